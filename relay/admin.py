@@ -1,0 +1,253 @@
+"""The admin port: metrics, health, status.
+
+Rules that hold here:
+- everything is GET or HEAD, and nothing changes anything;
+- the whole list of URLs is in `build`; all but the health of the process ask for the token, if there is one;
+- the decision to ask is made on the route that matched, never on the path as text;
+- whatever takes long (a page of metrics) is made off the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+from collections.abc import Callable
+from hashlib import sha256
+from importlib.resources import files
+from typing import Protocol
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+
+from relay import logs
+from relay.errors import InternalError, InvalidKey, MethodNotSupported, RelayError, UnknownUrl
+from relay.exposition import OPENMETRICS, TEXT, Snapshot, wants_openmetrics
+
+PAGE_AGE = 0.5
+"""Seconds a page of metrics is used again: with the wait of a batch of records a scrape is never a second behind."""
+
+_ALLOW = "GET, HEAD"
+_JSON = "application/json"
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+_ASSETS = {
+    "index.html": "text/html",
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+}
+
+log = logs.get("admin")
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Scraped(Protocol):
+    """Whose numbers `/metrics` shows: `metrics.Metrics`."""
+
+    def snapshot(self) -> Snapshot:
+        """Called on the event loop."""
+
+    def page(self, snapshot: Snapshot, openmetrics: bool) -> bytes:
+        """Called in another thread."""
+
+
+class Readiness(Protocol):
+    """Whether this process may get traffic: `health.Health`. An answer is a status and a JSON body."""
+
+    def livez(self) -> tuple[int, bytes]:
+        """The process runs."""
+
+    def readyz(self) -> tuple[int, bytes]:
+        """It may get new calls."""
+
+    def reason(self) -> str | None:
+        """Why it may not, None when it may."""
+
+    def degraded(self) -> list[str]:
+        """What is away though it serves."""
+
+
+class UpstreamStatus(msgspec.Struct):
+    name: str
+    states: dict[str, int]
+    """Endpoints by state."""
+    inflight: int
+    max_concurrent: int | None
+
+
+class StatusReport(msgspec.Struct):
+    """The relay as `/status.json` tells it, together with its readiness."""
+
+    version: str
+    uptime_seconds: float
+    config_path: str
+    config_digest: str
+    inflight_streams: int
+    upstreams: list[UpstreamStatus]
+
+
+Status = Callable[[], StatusReport]
+"""Tells the state of things now; cheap, on the event loop."""
+
+
+class _Answer(StatusReport):
+    ready: bool = True
+    reason: str | None = None
+    degraded: list[str] = []
+
+
+class Guard:
+    """Knows the digest of the admin's token. `change` follows a reload."""
+
+    __slots__ = ("_digest",)
+
+    def __init__(self, token: str | None) -> None:
+        self._digest: bytes | None = None
+        self.change(token)
+
+    def change(self, token: str | None) -> None:
+        """None or empty: nobody is asked."""
+        self._digest = sha256(token.encode()).digest() if token else None
+
+    def admits(self, authorization: str | None) -> bool:
+        """Bearer (Prometheus), or Basic with the token as password and any name (browsers)."""
+        if self._digest is None:
+            return True
+        given = _presented(authorization or "")
+        return given is not None and hmac.compare_digest(sha256(given).digest(), self._digest)
+
+
+GUARD = web.AppKey("guard", Guard)
+
+
+def _presented(authorization: str) -> bytes | None:
+    scheme, _, rest = authorization.encode("utf-8", "surrogateescape").partition(b" ")
+    if scheme.lower() == b"bearer":
+        return rest.strip()
+    if scheme.lower() == b"basic":
+        try:
+            return base64.b64decode(rest.strip(), validate=True).partition(b":")[2]
+        except binascii.Error:
+            return None
+    return None
+
+
+class Pages:
+    """The last page of each format, while it is fresh; scrapes that come together share one."""
+
+    __slots__ = ("_lock", "_made", "_pages", "_scraped")
+
+    def __init__(self, scraped: Scraped) -> None:
+        self._scraped = scraped
+        self._lock = asyncio.Lock()
+        self._pages: dict[bool, bytes] = {}
+        self._made: dict[bool, float] = {}
+
+    async def get(self, openmetrics: bool) -> bytes:
+        """Cancelling it leaves the page unmade; the next one makes it."""
+        loop = asyncio.get_running_loop()
+        async with self._lock:
+            now = loop.time()
+            if now - self._made.get(openmetrics, -PAGE_AGE) >= PAGE_AGE:
+                snapshot = self._scraped.snapshot()
+                make = self._scraped.page
+                page = await loop.run_in_executor(None, make, snapshot, openmetrics)
+                self._pages[openmetrics] = page
+                self._made[openmetrics] = now
+            return self._pages[openmetrics]
+
+
+def build(metrics: Scraped, readiness: Readiness, status: Status, guard: Guard) -> web.Application:
+    """The application of the admin port. Run it without aiohttp's access log."""
+    pages = Pages(metrics)
+
+    async def scrape(request: web.Request) -> web.Response:
+        openmetrics = wants_openmetrics(request.headers.get("Accept", ""))
+        page = await pages.get(openmetrics)
+        kind = OPENMETRICS if openmetrics else TEXT
+        return web.Response(body=page, headers={"Content-Type": kind, "Vary": "Accept"})
+
+    async def livez(request: web.Request) -> web.Response:
+        return _json(*readiness.livez())
+
+    async def readyz(request: web.Request) -> web.Response:
+        return _json(*readiness.readyz())
+
+    async def report(request: web.Request) -> web.Response:
+        reason = readiness.reason()
+        facts = msgspec.structs.asdict(status())
+        answer = _Answer(
+            **facts, ready=reason is None, reason=reason, degraded=readiness.degraded()
+        )
+        return _json(200, _encode(answer))
+
+    app = web.Application(middlewares=[_boundary(guard)])
+    app[GUARD] = guard
+    app.router.add_get("/metrics", scrape)
+    app.router.add_get("/livez", livez, name="livez")
+    app.router.add_get("/readyz", readyz, name="readyz")
+    app.router.add_get("/status.json", report)
+    for name, kind in _ASSETS.items():
+        path = "/" if name == "index.html" else f"/static/{name}"
+        app.router.add_get(path, _asset(name, kind))
+    app.on_response_prepare.append(_hide_server)
+    return app
+
+
+def _asset(name: str, kind: str) -> Handler:
+    body = (files("relay") / "page" / name).read_bytes()
+
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type=kind, charset="utf-8")
+
+    return answer
+
+
+def _boundary(guard: Guard) -> Middleware:
+    """Asks for the token, and turns every failure into an error of ours."""
+
+    @web.middleware
+    async def boundary(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            open_to_all = request.match_info.route.name in ("livez", "readyz")
+            if not open_to_all and not guard.admits(request.headers.get("Authorization")):
+                response = _refusal(InvalidKey("This port asks for the admin token."))
+                response.headers["WWW-Authenticate"] = 'Basic realm="relay", charset="UTF-8"'
+            else:
+                response = await handler(request)
+        except web.HTTPMethodNotAllowed:
+            response = _refusal(MethodNotSupported(_ALLOW))
+            response.headers["Allow"] = _ALLOW
+        except web.HTTPException:
+            response = _refusal(UnknownUrl())
+        except Exception as error:
+            log.crash("admin_failed", error)
+            response = _refusal(InternalError())
+        response.headers.update(_HEADERS)
+        return response
+
+    return boundary
+
+
+async def _hide_server(request: web.Request, response: web.StreamResponse) -> None:
+    """aiohttp tells its version and Python's to everybody."""
+    response.headers.pop("Server", None)
+
+
+def _json(status: int, body: bytes) -> web.Response:
+    return web.Response(status=status, body=body, content_type=_JSON)
+
+
+def _refusal(error: RelayError) -> web.StreamResponse:
+    return _json(error.status, error.body())

@@ -1,0 +1,360 @@
+"""Admission: a call takes its worst case from all limits of its key and group at once, or nothing.
+
+Rules that hold inside: nothing awaits, so one process can never overspend; all limits are asked
+before the first is charged; a lease settles once, whoever calls first; a request stays counted
+whatever becomes of the call; a refusal names the limit that keeps the call out longest and promises
+no earlier moment than is true. This gate answers at once. Authorities that answer later (another
+process, Redis) take the same arguments and tell the applicant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final, NoReturn, Protocol
+
+from relay.admission.memory import (
+    BUDGETS,
+    COST,
+    LIMITS,
+    REQUESTS,
+    TOKENS_WORST,
+    Account,
+    Accounts,
+)
+from relay.admission.principals import GroupLike, Principal, Principals
+from relay.admission.windows import Machine, TokenBucket, tick_of
+from relay.errors import BudgetSpent, RateLimited, RelayError
+
+_KEY: Final = "your key"
+_GROUP: Final = "your key's group"
+
+_REQUESTS_LINES: Final = (
+    b"x-ratelimit-limit-requests: %d\r\n"
+    b"x-ratelimit-remaining-requests: %d\r\n"
+    b"x-ratelimit-reset-requests: %b\r\n"
+)
+_TOKENS_LINES: Final = _REQUESTS_LINES.replace(b"requests", b"tokens")
+
+_UNITS: Final = {
+    "rpm": "requests per minute",
+    "tpm": "tokens per minute",
+    "concurrent": "concurrent requests",
+    "requests_per_day": "requests per day",
+    "tokens_per_day": "tokens per day",
+    "tokens_per_month": "tokens per month",
+    "usd_per_day": "dollars per day",
+    "usd_per_month": "dollars per month",
+}
+
+
+class Need:
+    """What a call may use at the most. Lives as long as its lease."""
+
+    __slots__ = ("amounts",)
+
+    def __init__(self, tokens_bound: int, tokens_worst: int, cost_worst: int) -> None:
+        """Tokens for `tpm`, tokens for the token budgets, nano-dollars for the money budgets."""
+        if tokens_bound < 0 or tokens_worst < 0 or cost_worst < 0:
+            raise ValueError("a need is never negative")
+        self.amounts = (1, tokens_bound, tokens_worst, cost_worst)
+        """One per unit of `memory.LIMITS`."""
+
+    @property
+    def tokens_bound(self) -> int:
+        return self.amounts[1]
+
+    @property
+    def tokens_worst(self) -> int:
+        return self.amounts[2]
+
+    @property
+    def cost_worst(self) -> int:
+        return self.amounts[3]
+
+
+class Applicant(Protocol):
+    """A call that waits for an authority's answer; exactly one of the two is called, once."""
+
+    def admitted(self, lease: Lease) -> None: ...
+    def refused(self, error: RelayError) -> None: ...
+
+
+class Purse:
+    """The limits a principal draws on, its own and its group's. Lives until the next reload."""
+
+    __slots__ = ("counts_tokens", "entries", "group", "has_budget", "key", "requests", "tokens")
+
+    def __init__(self, key: Account, group: Account | None) -> None:
+        self.key = key
+        self.group = group
+        accounts = [key] if group is None else [key, group]
+        self.entries: tuple[tuple[Machine, int], ...] = tuple(
+            (machine, LIMITS[name][0])
+            for account in accounts
+            for name, machine in account.machines.items()
+        )
+        """Every machine with the unit it counts: what `reserve` walks."""
+        units = {unit for _, unit in self.entries}
+        self.counts_tokens = bool(units - {REQUESTS})
+        """Something here depends on how long a call is."""
+        self.has_budget = bool(units & {TOKENS_WORST, COST})
+        """An answer that grew past its reservation would overspend."""
+        self.requests = _buckets("rpm", accounts)
+        self.tokens = _buckets("tpm", accounts)
+
+    def named(self) -> Iterator[tuple[str, str, Machine, int]]:
+        """Whose limit, its name, its machine, its unit."""
+        for owner, account in ((_KEY, self.key), (_GROUP, self.group)):
+            if account is not None:
+                for name, machine in account.machines.items():
+                    yield owner, name, machine, LIMITS[name][0]
+
+
+class Lease:
+    """Permission to run. Holds what was taken until `settle` or `cancel`, whichever comes first."""
+
+    __slots__ = ("_amounts", "_entries", "_gate", "_stamps", "open")
+
+    def __init__(
+        self,
+        gate: Gate,
+        entries: tuple[tuple[Machine, int], ...],
+        amounts: tuple[int, int, int, int],
+        stamps: list[int],
+    ) -> None:
+        self._gate = gate
+        self._entries = entries
+        self._amounts = amounts
+        self._stamps = stamps
+        self.open = True
+        """Not settled yet."""
+
+    def settle(self, now: float, tokens: int, cost: int) -> None:
+        """Charge what the call really used, give the rest back. A second call does nothing."""
+        if not self.open:
+            return
+        self.open = False
+        gate = self._gate
+        gate.inflight -= 1
+        if tokens < 0:
+            tokens = 0
+        if cost < 0:
+            cost = 0
+        tick = int(now * 1000.0 + 0.5)
+        if tick > gate._tick:
+            gate._tick = tick
+        else:
+            tick = gate._tick
+        actual = (1, tokens, tokens, cost)
+        amounts = self._amounts
+        stamps = iter(self._stamps)
+        for machine, unit in self._entries:
+            machine.settle(next(stamps), amounts[unit], actual[unit], tick)
+
+    def cancel(self, now: float) -> None:
+        """The call used nothing; its request stays counted."""
+        self.settle(now, 0, 0)
+
+
+class Gate:
+    """Admits calls. Remembers every account of this process as long as the process lives."""
+
+    __slots__ = (
+        "_groups",
+        "_keys",
+        "_limits",
+        "_principals",
+        "_purses",
+        "_tick",
+        "_wall",
+        "inflight",
+    )
+
+    def __init__(self, principals: Principals, groups: Mapping[str, GroupLike]) -> None:
+        self._principals = principals
+        self._limits = groups
+        self._keys = Accounts()
+        self._groups = Accounts()
+        self._purses: dict[str, Purse] = {}
+        self._tick = 0
+        """The latest time told. Nothing is older: a call whose body took long must not be judged by
+        the levels of its first byte, and a reload takes it for now; `_wall` likewise."""
+        self._wall = 0.0
+        self.inflight = 0
+        """Leases not settled yet."""
+
+    def reserve(
+        self,
+        principal: Principal,
+        model: str,
+        need: Need,
+        now: float,
+        wall: float,
+        applicant: Applicant | None = None,
+    ) -> Lease:
+        """Take the need from all limits, or raise RateLimited or BudgetSpent and take nothing.
+
+        `applicant` is for authorities that answer later; this one never calls it.
+        """
+        purse = self._purses.get(principal.id) or self._open(principal)
+        tick = int(now * 1000.0 + 0.5)
+        if tick > self._tick:
+            self._tick = tick
+        else:
+            tick = self._tick
+        self._wall = wall
+        amounts = need.amounts
+        entries = purse.entries
+        for machine, unit in entries:
+            if machine.lacks(amounts[unit], tick, wall):
+                _refuse(purse, model, amounts, tick, wall)
+        self.inflight += 1
+        return Lease(
+            self, entries, amounts, [machine.take(amounts[unit]) for machine, unit in entries]
+        )
+
+    def purse(self, principal: Principal) -> Purse:
+        """What the principal draws on."""
+        return self._purses.get(principal.id) or self._open(principal)
+
+    def headers(self, principal: Principal, now: float) -> bytes:
+        """The `x-ratelimit-*` lines, of the tighter of key and group; empty without rates."""
+        purse = self._purses.get(principal.id) or self._open(principal)
+        tick = int(now * 1000.0 + 0.5)
+        lines = b""
+        if purse.requests:
+            lines = _REQUESTS_LINES % _tightest(purse.requests, tick)
+        if purse.tokens:
+            lines += _TOKENS_LINES % _tightest(purse.tokens, tick)
+        return lines
+
+    def reload(self, principals: Principals, groups: Mapping[str, GroupLike]) -> None:
+        """Follow a new configuration: use is kept, what is left is at most the new limit."""
+        self._principals = principals
+        self._limits = groups
+        self._purses = {}
+        self._keys.reload(principals.by_id, self._tick, self._wall)
+        self._groups.reload(groups, self._tick, self._wall)
+
+    def iter_ratios(
+        self, now: float, wall: float | None = None
+    ) -> Iterator[tuple[str, str, float]]:
+        """(key, limit, used ÷ limit), the tighter of key and group, of every key that has called.
+
+        Without `wall`, budgets are told as of the latest call.
+        """
+        tick = tick_of(now)
+        at = self._wall if wall is None else wall
+        for id in self._keys:
+            principal = self._principals.by_id.get(id)
+            if principal is None:
+                continue
+            purse = self._purses.get(id) or self._open(principal)
+            ratios: dict[str, float] = {}
+            for _, name, machine, _ in purse.named():
+                limit = machine.limit
+                ratio = machine.used(tick, at) / limit if limit else 1.0
+                ratios[name] = max(ratio, ratios.get(name, 0.0))
+            for name, ratio in ratios.items():
+                yield id, name, ratio
+
+    def _open(self, principal: Principal) -> Purse:
+        """Compile a purse at a key's first call.
+
+        The limits are those of the present configuration, also for a call that began under an
+        older one; a key that is gone keeps what it had.
+        """
+        id = principal.id
+        current = self._principals.by_id.get(id, principal)
+        key = self._keys.open(id, current.limits)
+        group = None
+        name = current.group
+        if name is not None and name in self._limits:
+            group = self._groups.open(name, self._limits[name].limits)
+        purse = self._purses[id] = Purse(key, group)
+        return purse
+
+
+def _buckets(name: str, accounts: list[Account]) -> tuple[TokenBucket, ...]:
+    found = (account.machines.get(name) for account in accounts)
+    return tuple(machine for machine in found if isinstance(machine, TokenBucket))
+
+
+def _tightest(buckets: tuple[TokenBucket, ...], tick: int) -> tuple[int, int, bytes]:
+    """Limit, remaining and reset of the bucket with least left."""
+    bucket = buckets[0]
+    left, full_in = bucket.state(tick)
+    for other in buckets[1:]:
+        state = other.state(tick)
+        if state[0] < left:
+            bucket, (left, full_in) = other, state
+    return bucket.limit, left, go_duration(full_in)
+
+
+def go_duration(ms: int) -> bytes:
+    """Milliseconds as Go's `time.Duration` prints them: 20ms, 1.2s, 6m0s, 1h0m0s."""
+    if ms < 1000:
+        return b"%dms" % ms if ms else b"0s"
+    seconds, ms = divmod(ms, 1000)
+    text = b"%d.%03d" % (seconds % 60, ms)
+    text = text.rstrip(b"0").rstrip(b".") + b"s" if ms else b"%ds" % (seconds % 60)
+    if seconds < 60:
+        return text
+    minutes = seconds // 60
+    if minutes < 60:
+        return b"%dm%b" % (minutes, text)
+    return b"%dh%dm%b" % (minutes // 60, minutes % 60, text)
+
+
+def _refuse(
+    purse: Purse, model: str, amounts: tuple[int, int, int, int], tick: int, wall: float
+) -> NoReturn:
+    """Name the limit that keeps this call out longest: one no wait helps, else the longest wait."""
+    worst: tuple[str, str, Machine, int] | None = None
+    longest: float | None = 0.0
+    for found in purse.named():
+        _, _, machine, unit = found
+        if not machine.lacks(amounts[unit], tick, wall):
+            continue
+        wait = machine.wait(amounts[unit], tick)
+        if worst is None or wait is None or wait > (longest or 0.0):
+            worst, longest = found, wait
+        if longest is None:
+            break
+    if worst is None:
+        raise AssertionError("refused without a limit that refuses")
+    raise _refusal(worst, model, amounts[worst[3]], longest, tick, wall)
+
+
+def _refusal(
+    limit: tuple[str, str, Machine, int],
+    model: str,
+    amount: int,
+    wait: float | None,
+    tick: int,
+    wall: float,
+) -> RelayError:
+    owner, name, machine, _ = limit
+    money = name.startswith("usd")
+    allowed = _amount(machine.limit, money)
+    needed = _amount(amount, money)
+    unit = _UNITS[name]
+    if amount > machine.limit:
+        text = (
+            f"This request to `{model[:128]}` needs up to {needed}, "
+            f"more than the limit of {owner}: {allowed} {unit} ({name})."
+        )
+    else:
+        text = (
+            f"Limit of {owner} reached for `{model[:128]}`: {allowed} {unit} ({name}), "
+            f"used {_amount(machine.used(tick, wall), money)}, requested {needed}."
+        )
+    if name in BUDGETS:
+        return BudgetSpent(name, text)
+    if wait is not None:
+        text += f" Please try again in {go_duration(round(wait * 1000)).decode('ascii')}."
+    return RateLimited(name, text, wait)
+
+
+def _amount(value: int, money: bool) -> str:
+    return f"{value / 1e9:.6g}" if money else str(value)

@@ -1,0 +1,144 @@
+"""The accounts of one process, in its memory: what every key and group has used of its limits.
+
+Rules that hold inside: an account is opened by its first call, so 100,000 idle keys cost nothing;
+it survives reloads, because it belongs to a key's id and not to a configuration; a machine is
+changed in place, because running calls hold it and will settle into it. Policy (who draws on which
+account, what a refusal says) is in `gate.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
+from typing import Final, Protocol
+
+from relay.admission.principals import LimitsLike, nano_dollars
+from relay.admission.windows import (
+    Machine,
+    Period,
+    Permits,
+    TokenBucket,
+    end_of_day,
+    end_of_month,
+)
+
+REQUESTS: Final = 0
+"""Units: the places of a call's amounts. Every call is one request, whatever becomes of it."""
+TOKENS_BOUND: Final = 1
+"""Tokens as the rate reserves them: an estimate, the difference is settled as debt."""
+TOKENS_WORST: Final = 2
+"""Tokens as the budgets reserve them: an upper bound."""
+COST: Final = 3
+"""Nano-dollars, an upper bound."""
+
+
+def _day(limit: int) -> Period:
+    return Period(limit, end_of_day)
+
+
+def _month(limit: int) -> Period:
+    return Period(limit, end_of_month)
+
+
+LIMITS: Final[dict[str, tuple[int, Callable[[int], Machine]]]] = {
+    "concurrent": (REQUESTS, Permits),
+    "rpm": (REQUESTS, TokenBucket),
+    "tpm": (TOKENS_BOUND, TokenBucket),
+    "requests_per_day": (REQUESTS, _day),
+    "tokens_per_day": (TOKENS_WORST, _day),
+    "tokens_per_month": (TOKENS_WORST, _month),
+    "usd_per_day": (COST, _day),
+    "usd_per_month": (COST, _month),
+}
+"""Every limit there is: its unit and its machine. A new one is a row here, one in `limits_of` and a
+field of the config."""
+
+_terms_of: Callable[[LimitsLike], tuple[object, ...]] = attrgetter(*LIMITS)
+
+BUDGETS: Final = frozenset(name for name, (_, make) in LIMITS.items() if make in (_day, _month))
+
+
+class _Limited(Protocol):
+    @property
+    def limits(self) -> LimitsLike: ...
+
+
+class Account:
+    """What one key or one group has used.
+
+    Lives until a reload that no longer names it finds it at rest.
+    """
+
+    __slots__ = ("_terms", "machines")
+
+    def __init__(self, limits: LimitsLike) -> None:
+        self.machines = {name: LIMITS[name][1](limit) for name, limit in limits_of(limits).items()}
+        self._terms = _terms_of(limits)
+        """The limits as configured: a reload that brings the same ones is done in one comparison."""
+
+    def relimit(self, limits: LimitsLike, tick: int) -> None:
+        """Follow the configured limits: levels and counts of limits that remain are kept."""
+        terms = _terms_of(limits)
+        if terms == self._terms:
+            return
+        self._terms = terms
+        kept = self.machines
+        self.machines = {}
+        for name, limit in limits_of(limits).items():
+            machine = kept.get(name)
+            if machine is None:
+                machine = LIMITS[name][1](limit)
+            elif machine.limit != limit:
+                machine.relimit(limit, tick)
+            self.machines[name] = machine
+
+    def at_rest(self, tick: int, wall: float) -> bool:
+        return all(machine.at_rest(tick, wall) for machine in self.machines.values())
+
+
+class Accounts:
+    """All accounts of one kind (keys, or groups) by id. Lives as long as the process."""
+
+    __slots__ = ("_by_id",)
+
+    def __init__(self) -> None:
+        self._by_id: dict[str, Account] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._by_id))
+
+    def open(self, name: str, limits: LimitsLike) -> Account:
+        """The account of `name`; `limits` matter only when it is new."""
+        account = self._by_id.get(name)
+        if account is None:
+            account = self._by_id[name] = Account(limits)
+        return account
+
+    def reload(self, owners: Mapping[str, _Limited], tick: int, wall: float) -> None:
+        """New limits are in force. An account whose owner is gone keeps its use while there is any,
+        so that calls of the old configuration, or a key that comes back, go on from where it was.
+        """
+        for name, account in list(self._by_id.items()):
+            owner = owners.get(name)
+            if owner is not None:
+                account.relimit(owner.limits, tick)
+            elif account.at_rest(tick, wall):
+                del self._by_id[name]
+
+
+def limits_of(limits: LimitsLike) -> dict[str, int]:
+    """The limits that are set, in the order of `LIMITS`, in whole units."""
+    found: dict[str, int | None] = {
+        "concurrent": limits.concurrent,
+        "rpm": limits.rpm,
+        "tpm": limits.tpm,
+        "requests_per_day": limits.requests_per_day,
+        "tokens_per_day": limits.tokens_per_day,
+        "tokens_per_month": limits.tokens_per_month,
+        "usd_per_day": nano_dollars(limits.usd_per_day),
+        "usd_per_month": nano_dollars(limits.usd_per_month),
+    }
+    return {name: limit for name, limit in found.items() if limit is not None}

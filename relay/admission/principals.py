@@ -1,0 +1,313 @@
+"""Whose key a call carries: the table of keys and the look-up.
+
+Rules that hold inside: a key is known by its SHA-256 only, and looked up by that digest in a dict,
+so no comparison ever touches key text and timing tells nothing about it; whatever bytes a client
+sends, the answer is a principal or one of three errors; no error repeats what was sent.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from fnmatch import translate
+from functools import lru_cache
+from hashlib import sha256
+from typing import Literal, Protocol
+
+from relay.errors import AddressNotAllowed, InvalidKey, NoKey
+
+AbortBilling = Literal["delivered", "drain", "waive"]
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_SCHEME = b"bearer "
+_KNOWN_MODELS = 256
+"""Verdicts a principal remembers: model names are the client's words, so memory must be bounded."""
+
+
+class SecretLike(Protocol):
+    def get_secret_value(self) -> str: ...
+
+
+class LimitsLike(Protocol):
+    """What admission reads of configured limits; None is no limit. Money is in dollars."""
+
+    @property
+    def rpm(self) -> int | None: ...
+    @property
+    def tpm(self) -> int | None: ...
+    @property
+    def concurrent(self) -> int | None: ...
+    @property
+    def requests_per_day(self) -> int | None: ...
+    @property
+    def tokens_per_day(self) -> int | None: ...
+    @property
+    def tokens_per_month(self) -> int | None: ...
+    @property
+    def usd_per_day(self) -> Decimal | float | None: ...
+    @property
+    def usd_per_month(self) -> Decimal | float | None: ...
+
+
+class GroupLike(Protocol):
+    @property
+    def limits(self) -> LimitsLike: ...
+
+
+class KeyLike(Protocol):
+    """What admission reads of a configured key."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def key(self) -> SecretLike | None: ...
+    @property
+    def hash(self) -> bytes | None: ...
+    @property
+    def models(self) -> Sequence[str]: ...
+    @property
+    def limits(self) -> LimitsLike: ...
+    @property
+    def expires(self) -> datetime | None: ...
+    @property
+    def allow_ips(self) -> Sequence[Network]: ...
+    @property
+    def abort_billing(self) -> AbortBilling: ...
+    @property
+    def group(self) -> str | None: ...
+    @property
+    def weight(self) -> float: ...
+
+
+class NoLimits:
+    """The limits of a key that has none."""
+
+    rpm = tpm = concurrent = requests_per_day = tokens_per_day = tokens_per_month = None
+    usd_per_day = usd_per_month = None
+
+
+NO_LIMITS: LimitsLike = NoLimits()
+
+
+class Principal:
+    """One key's rights, as configured. Lives until the next reload, or the last call it began."""
+
+    __slots__ = (
+        "_allowed",
+        "_pattern",
+        "abort_billing",
+        "counts_tokens",
+        "demo",
+        "digest",
+        "expires",
+        "group",
+        "has_budget",
+        "id",
+        "limits",
+        "models",
+        "networks",
+        "restricted",
+        "weight",
+    )
+
+    def __init__(
+        self,
+        id: str,
+        digest: bytes,
+        *,
+        models: Sequence[str] = ("*",),
+        limits: LimitsLike = NO_LIMITS,
+        expires: float | None = None,
+        networks: Sequence[Network] = (),
+        group: str | None = None,
+        group_limits: LimitsLike = NO_LIMITS,
+        abort_billing: AbortBilling = "delivered",
+        weight: float = 1,
+        demo: bool = False,
+    ) -> None:
+        self.id = id
+        self.digest = digest
+        self.models = models
+        self.limits = limits
+        self.expires = expires
+        """Unix time, seconds."""
+        self.networks = networks
+        self.group = group
+        self.has_budget = _has_budget(limits) or _has_budget(group_limits)
+        """A token or money budget, of its own or its group's: an answer must not outgrow it."""
+        rated = limits.tpm is not None or group_limits.tpm is not None
+        self.counts_tokens = self.has_budget or rated
+        """Whether any limit depends on the tokens of a call."""
+        self.abort_billing = abort_billing
+        self.weight = weight
+        self.demo = demo
+        """Usable from loopback only."""
+        self.restricted = bool(demo or networks or expires is not None)
+        """Whether the digest alone is not enough."""
+        self._pattern: re.Pattern[str] | None = None
+        self._allowed: dict[str, bool] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Principal {self.id}>"
+
+    def allows(self, model: str) -> bool:
+        """Whether one of the key's globs matches the whole name; case counts, blanks too."""
+        allowed = self._allowed
+        if allowed is None or len(allowed) >= _KNOWN_MODELS:
+            allowed = self._allowed = {}
+        verdict = allowed.get(model)
+        if verdict is None:
+            verdict = allowed[model] = self._matches(model)
+        return verdict
+
+    def _matches(self, model: str) -> bool:
+        pattern = self._pattern
+        if pattern is None:
+            pattern = self._pattern = _compile(tuple(self.models))
+        return pattern.match(model) is not None
+
+    def refuse(self, client_ip: str | None, wall: float) -> None:
+        """Raise when the key is right but may not be used now, or not from there."""
+        if self.expires is not None and wall >= self.expires:
+            raise InvalidKey("This API key has expired.")
+        if not (self.networks or self.demo):
+            return
+        address = _address(client_ip) if client_ip else None
+        if address is None:
+            raise AddressNotAllowed
+        if self.demo and not address.is_loopback:
+            raise AddressNotAllowed
+        if self.networks and not any(address in network for network in self.networks):
+            raise AddressNotAllowed
+
+
+class Principals:
+    """Every key of one configuration, by digest and by id. Lives until the next reload."""
+
+    __slots__ = ("by_digest", "by_id")
+
+    def __init__(self, principals: Iterable[Principal] = ()) -> None:
+        self.by_digest: dict[bytes, Principal] = {}
+        self.by_id: dict[str, Principal] = {}
+        for principal in principals:
+            self.add(principal)
+
+    @classmethod
+    def build(cls, keys: Iterable[KeyLike], groups: Mapping[str, GroupLike]) -> Principals:
+        """Compile configured keys; an entry with neither key nor hash is left out."""
+        principals = cls()
+        for key in keys:
+            digest = _digest_of(key)
+            if digest is None:
+                continue
+            group_limits = NO_LIMITS
+            if key.group is not None:
+                if key.group not in groups:
+                    raise ValueError(f"key {key.id}: there is no group {key.group}")
+                group_limits = groups[key.group].limits
+            expires = key.expires
+            principals.add(
+                Principal(
+                    key.id,
+                    digest,
+                    models=key.models,
+                    limits=key.limits,
+                    expires=None if expires is None else _unix(expires),
+                    networks=key.allow_ips,
+                    group=key.group,
+                    group_limits=group_limits,
+                    abort_billing=key.abort_billing,
+                    weight=key.weight,
+                )
+            )
+        return principals
+
+    def __len__(self) -> int:
+        return len(self.by_digest)
+
+    def add(self, principal: Principal) -> None:
+        """Two principals share neither an id (their use would be one) nor a key (whose call?)."""
+        if principal.id in self.by_id:
+            raise ValueError(f"two keys have the id {principal.id}")
+        if principal.digest in self.by_digest:
+            raise ValueError(f"{self.by_digest[principal.digest].id} and {principal.id}: same key")
+        self.by_id[principal.id] = principal
+        self.by_digest[principal.digest] = principal
+
+    def add_demo(self, key: str, models: Sequence[str], id: str = "demo") -> Principal:
+        """Let `key` in for `models`, from loopback only; it makes way for a configured key's id."""
+        while id in self.by_id:
+            id += "-key"
+        principal = Principal(id, key_digest(key), models=models, demo=True)
+        self.add(principal)
+        return principal
+
+    def authenticate(
+        self, authorization: bytes | None, client_ip: str | None, wall: float
+    ) -> Principal:
+        """The principal of an `Authorization` header's bytes, exactly as sent.
+
+        Everything behind `Bearer` and one space is the key: a further blank makes another one.
+        """
+        if not authorization or authorization[:7].lower() != _SCHEME:
+            raise NoKey
+        token = authorization[7:]
+        if not token or token.isspace():
+            raise NoKey
+        principal = self.by_digest.get(sha256(token).digest())
+        if principal is None:
+            raise InvalidKey
+        if principal.restricted:
+            principal.refuse(client_ip, wall)
+        return principal
+
+
+def key_digest(key: str) -> bytes:
+    """The 32 bytes a key is known by."""
+    return sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def nano_dollars(dollars: Decimal | float | None) -> int | None:
+    """Configured dollars as whole nano-dollars, exact for what the admin wrote."""
+    return None if dollars is None else int(Decimal(str(dollars)) * 10**9)
+
+
+def _digest_of(key: KeyLike) -> bytes | None:
+    if key.hash is not None:
+        return key.hash
+    text = key.key.get_secret_value() if key.key is not None else ""
+    return key_digest(text) if text else None
+
+
+def _has_budget(limits: LimitsLike) -> bool:
+    return not (
+        limits.tokens_per_month is None
+        and limits.usd_per_month is None
+        and limits.tokens_per_day is None
+        and limits.usd_per_day is None
+    )
+
+
+def _unix(moment: datetime) -> float:
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+@lru_cache(maxsize=1024)
+def _compile(globs: tuple[str, ...]) -> re.Pattern[str]:
+    """One pattern for all globs; keys that share their globs share it."""
+    return re.compile("|".join(translate(glob) for glob in globs) or r"(?!)")
+
+
+@lru_cache(maxsize=1024)
+def _address(text: str) -> Address | None:
+    """The address a client's text means; an IPv4 one mapped into IPv6 is that IPv4 one."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address

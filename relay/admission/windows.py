@@ -1,0 +1,231 @@
+"""The machines that count one limit each: a bucket, permits, a calendar period.
+
+Rules that hold inside: integers only; a machine is told the time and never reads it; rates are told
+a monotonic `tick` in milliseconds, periods a unix time; `lacks` decides and `take` commits, so that
+a need on several machines is granted on all or on none; what was taken is settled exactly once, by
+the stamp `take` gave. One thread uses them: exactness comes from never awaiting between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+MINUTE = 60_000
+"""Milliseconds in which an empty bucket becomes full; also the parts a token is counted in, so that
+a bucket gains exactly `limit` parts per millisecond and no fraction is ever rounded."""
+
+DAY = 86_400
+"""Seconds; unix time has no leap seconds, so UTC days start at its multiples."""
+
+PERMIT_WAIT = 1.0
+"""Seconds promised to a call that found all permits taken: nobody knows when a stream ends."""
+
+
+def tick_of(now: float) -> int:
+    """Monotonic seconds as whole milliseconds; rounded, so that exact milliseconds stay exact."""
+    return int(now * 1000.0 + 0.5)
+
+
+class Machine(Protocol):
+    """What the gate asks of every limit. `amount` is in the limit's own unit, never negative."""
+
+    limit: int
+
+    def lacks(self, amount: int, tick: int, wall: float) -> bool:
+        """Catch up with the time, then tell whether `amount` does not fit. Takes nothing."""
+
+    def take(self, amount: int) -> int:
+        """Take what `lacks` just found to fit; the stamp goes back with `settle`."""
+
+    def settle(self, stamp: int, amount: int, actual: int, tick: int) -> None:
+        """Replace the `amount` taken by the `actual` use. Called once per `take`."""
+
+    def wait(self, amount: int, tick: int) -> float | None:
+        """Seconds until `amount` fits if nobody else takes anything; None: no wait helps."""
+
+    def used(self, tick: int, wall: float) -> int:
+        """What is in use now, in the limit's unit, rounded up; above `limit` when in debt."""
+
+    def relimit(self, limit: int, tick: int) -> None:
+        """A reload changed the limit: use is kept, what is left is at most the new limit."""
+
+    def at_rest(self, tick: int, wall: float) -> bool:
+        """Whether forgetting this machine and starting a new one would give nobody anything."""
+
+
+class TokenBucket:
+    """A rate per minute: what was used of it lately, and what of that may still come back.
+
+    Capacity is the limit, refilled evenly over a minute, so a full burst passes at once. The state
+    is the moment at which the bucket will be full again, times the limit (parts of 1/60,000).
+
+    Refunds: `_pending` sums the reservations that may still be refunded. Level + pending never
+    passes the capacity: when the refill would carry it over, all pending refunds are void (the
+    generation is raised). Otherwise a refund would bring back what time has already brought, and a
+    window could be overspent. A call that used more than it reserved leaves a debt: the level goes
+    below nothing, and time pays it back.
+    """
+
+    __slots__ = ("_capacity", "_full_at", "_generation", "_pending", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._capacity = limit * MINUTE
+        self._full_at = 0
+        self._pending = 0
+        self._generation = 0
+
+    def lacks(self, amount: int, tick: int, wall: float = 0.0) -> bool:
+        start = tick * self.limit
+        used = self._full_at - start
+        if used < self._pending:
+            used = self._overtaken(start, used)
+        return used + amount * MINUTE > self._capacity and amount > 0
+
+    def take(self, amount: int) -> int:
+        parts = amount * MINUTE
+        self._full_at += parts
+        self._pending += parts
+        return self._generation
+
+    def settle(self, stamp: int, amount: int, actual: int, tick: int) -> None:
+        start = tick * self.limit
+        used = self._full_at - start
+        if used < self._pending:
+            self._overtaken(start, used)
+        if stamp == self._generation:
+            self._pending -= amount * MINUTE
+            self._full_at += (actual - amount) * MINUTE
+        elif actual > amount:
+            # The refund is void, a debt is not.
+            self._full_at += (actual - amount) * MINUTE
+
+    def wait(self, amount: int, tick: int) -> float | None:
+        if amount > self.limit:
+            return None
+        missing = max(0, self._full_at - tick * self.limit) + amount * MINUTE - self._capacity
+        return -(-missing // self.limit) / 1000 if missing > 0 and amount else 0.0
+
+    def used(self, tick: int, wall: float = 0.0) -> int:
+        parts = self._full_at - tick * self.limit
+        return -(-parts // MINUTE) if parts > 0 else 0
+
+    def state(self, tick: int) -> tuple[int, int]:
+        """Whole tokens left (not below 0), and milliseconds until the bucket is full."""
+        limit = self.limit
+        used = self._full_at - tick * limit
+        if used <= 0 or not limit:
+            return limit, 0
+        left = (self._capacity - used) // MINUTE
+        return left if left > 0 else 0, -(-used // limit)
+
+    def relimit(self, limit: int, tick: int) -> None:
+        self.lacks(0, tick)
+        left = self._capacity - (self._full_at - tick * self.limit)
+        self.limit = limit
+        self._capacity = limit * MINUTE
+        self._full_at = tick * limit + self._capacity - min(left, self._capacity)
+
+    def at_rest(self, tick: int, wall: float = 0.0) -> bool:
+        # Full, hence nothing refundable; a debt still to come from a running call is that call's.
+        return self._full_at <= tick * self.limit
+
+    def _overtaken(self, start: int, used: int) -> int:
+        """Void the pending refunds; a bucket that would be more than full is full."""
+        self._generation += 1
+        self._pending = 0
+        if used < 0:
+            self._full_at = start
+            return 0
+        return used
+
+
+class Permits:
+    """Calls running at once. Remembers only their number."""
+
+    __slots__ = ("_running", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._running = 0
+
+    def lacks(self, amount: int, tick: int = 0, wall: float = 0.0) -> bool:
+        return self._running + amount > self.limit
+
+    def take(self, amount: int) -> int:
+        self._running += amount
+        return 0
+
+    def settle(self, stamp: int, amount: int, actual: int, tick: int = 0) -> None:
+        self._running -= amount
+
+    def wait(self, amount: int, tick: int = 0) -> float | None:
+        return PERMIT_WAIT if amount <= self.limit else None
+
+    def used(self, tick: int = 0, wall: float = 0.0) -> int:
+        return self._running
+
+    def relimit(self, limit: int, tick: int = 0) -> None:
+        self.limit = limit
+
+    def at_rest(self, tick: int = 0, wall: float = 0.0) -> bool:
+        return not self._running
+
+
+class Period:
+    """A budget of one calendar period in UTC: what was spent and what running calls hold.
+
+    `_ends` names the period. It only moves forward: a wall clock that is set back gets no fresh
+    budget. A call belongs to the period that admitted it; when that one is over, its settlement has
+    nowhere to go.
+    """
+
+    __slots__ = ("_end_after", "_ends", "_reserved", "_spent", "limit")
+
+    def __init__(self, limit: int, end_after: Callable[[float], int]) -> None:
+        self.limit = limit
+        self._end_after = end_after
+        self._ends = 0
+        self._spent = 0
+        self._reserved = 0
+
+    def lacks(self, amount: int, tick: int, wall: float) -> bool:
+        if wall >= self._ends:
+            self._ends = self._end_after(wall)
+            self._spent = self._reserved = 0
+        return self._spent + self._reserved + amount > self.limit and amount > 0
+
+    def take(self, amount: int) -> int:
+        self._reserved += amount
+        return self._ends
+
+    def settle(self, stamp: int, amount: int, actual: int, tick: int = 0) -> None:
+        if stamp == self._ends:
+            self._reserved -= amount
+            self._spent += actual
+
+    def wait(self, amount: int, tick: int = 0) -> float | None:
+        return None
+
+    def used(self, tick: int, wall: float) -> int:
+        return 0 if wall >= self._ends else self._spent + self._reserved
+
+    def relimit(self, limit: int, tick: int = 0) -> None:
+        self.limit = limit
+
+    def at_rest(self, tick: int, wall: float) -> bool:
+        return wall >= self._ends or not (self._spent or self._reserved)
+
+
+def end_of_day(wall: float) -> int:
+    """Unix time at which the UTC day of `wall` ends."""
+    return (int(wall // DAY) + 1) * DAY
+
+
+def end_of_month(wall: float) -> int:
+    """Unix time at which the UTC month of `wall` ends."""
+    day = datetime.fromtimestamp(wall, UTC)
+    year, month = (day.year + 1, 1) if day.month == 12 else (day.year, day.month + 1)
+    return int(datetime(year, month, 1, tzinfo=UTC).timestamp())

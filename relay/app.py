@@ -1,0 +1,338 @@
+"""Composition: makes the parts of one relay process, connects them, and takes them down in order.
+
+`serve` is what the command runs. `Relay.run` tells the life of the process: start → ready → serve → drain → close. A
+reload builds everything new before it touches anything old, and then only swaps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+import sysconfig
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from secrets import token_hex, token_urlsafe
+from time import time
+
+import uvloop
+from aiohttp import http_parser, web
+
+from relay import admin, banner, configfile, logs
+from relay.accesslog import AccessLog
+from relay.admission.gate import Gate
+from relay.config import Config
+from relay.front import Front, Patience, RequestIds
+from relay.health import BEAT, Health
+from relay.linewriter import LineWriter
+from relay.metrics import Metrics
+from relay.proxy import Proxy
+from relay.reception import Reception
+from relay.records import Batch
+from relay.snapshot import Demo, Memory, Snapshot
+from relay.sources import Seen
+from relay.timers import Wheel
+from relay.upstream.attempt import Tools
+from relay.upstream.demo import DemoServer
+from relay.upstream.dial import Dialer
+from relay.upstream.endpoint import Directory, Endpoint
+
+log = logs.get("app")
+
+BACKLOG = 4096
+"""Connections the kernel may hold for us: a rush at midnight comes within one second."""
+LOG_WAIT = 5.0
+"""Seconds the access log gets at the end."""
+GC_THRESHOLD = 2000
+"""Objects before a young collection. A call makes no cycles, so collections are rare and short; the default's 700
+shows in the slowest percent of events."""
+
+
+class Relay:
+    """One relay process."""
+
+    def __init__(
+        self, config: Config, access_log: AccessLog, log_dropped: Callable[[], int], *, human: bool
+    ) -> None:
+        self._loop = loop = asyncio.get_running_loop()
+        self._human = human
+        """A person started it and reads along."""
+        self._config = config
+        self._access_log = access_log
+        self._stopping = asyncio.Event()
+        self._stop_now = asyncio.Event()
+        self._reload: asyncio.Task[None] | None = None
+        self._wheel = Wheel(loop)
+        self._dialer = Dialer(loop)
+        self._memory = Memory(loop, Directory(listener=_log_state))
+        self._demo_server = DemoServer()
+        self._demo: Demo | None = None
+        self._snapshot = Snapshot(config, self._memory)
+        self._gate = Gate(self._snapshot.principals, config.groups)
+        self._metrics = Metrics()
+        self._batch = Batch(loop, [self._metrics.observe, access_log.observe])
+        self._proxy = Proxy(self._gate, Tools(self._dialer, self._wheel), self._batch.add)
+        self._health = Health(self._degraded)
+        self._reception = Reception(
+            self._proxy, self._snapshot, self._health.livez, self._health.readyz
+        )
+        self._front = Front(
+            self._reception, self._wheel, RequestIds(token_hex(6)), _patience(config)
+        )
+        self._seen = Seen(self._proxy, self._gate, self._memory, access_log, self._live, log_dropped)
+        self._metrics.sources = self._seen
+        self._guard = admin.Guard(_token(config))
+        self._wheel.on_lag = self._metrics.observe_lag
+        self._front_runner = web.ServerRunner(self._front)
+        self._admin_runner: web.AppRunner | None = None
+        self._beat: asyncio.TimerHandle | None = None
+
+    def _live(self) -> Snapshot:
+        return self._snapshot
+
+    # -- the life of the process --
+
+    async def run(self) -> None:
+        """Serves until it is told to stop. Raises OSError when a port cannot be had."""
+        await self._demo_server.start()
+        self._demo = Demo(
+            self._demo_server.port, self._demo_server.credential, "sk-demo-" + token_urlsafe(24)
+        )
+        self._apply(Snapshot(self._config, self._memory, self._demo))
+        try:
+            await self._listen()
+            self._watch_signals()
+            self._tick()
+            await self._stopping.wait()
+            await self._drain()
+        finally:
+            await self._close()
+
+    async def _listen(self) -> None:
+        await self._front_runner.setup()
+        address = self._config.server.listen
+        front = web.TCPSite(
+            self._front_runner, address.host, address.port, backlog=BACKLOG, reuse_address=True
+        )
+        await front.start()
+        self._admin_runner = await self._start_admin()
+        self._health.phase = "ready"
+        self._announce()
+        # What lives now lives long: young collections need not look at it.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD, 20, 100)
+
+    def _announce(self) -> None:
+        key = None if self._demo is None else self._demo.key
+        fields = banner.ready_fields(
+            self._snapshot, _bound(self._front_runner), _bound(self._admin_runner), key
+        )
+        if self._human:
+            print(banner.welcome(fields), file=sys.stderr)
+        else:
+            log.info("ready", **fields)
+
+    async def _start_admin(self) -> web.AppRunner:
+        config = self._config.admin
+        app = admin.build(self._metrics, self._health, self._seen.status, self._guard)
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.TCPSite(runner, config.listen.host, config.listen.port).start()
+        return runner
+
+    def _watch_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload_asked)
+
+    def _stop(self) -> None:
+        if self._stopping.is_set():
+            self._stop_now.set()
+        self._stopping.set()
+
+    async def _drain(self) -> None:
+        """Not ready → delay → no new connections → calls finish, up to the limit → an honest end for the rest."""
+        drain = self._config.server.drain
+        self._health.phase = "draining"
+        log.info("draining", active=len(self._proxy.active))
+        await self._pause(drain.delay)
+        for site in list(self._front_runner.sites):
+            await site.stop()
+        self._proxy.draining = True
+        self._front.pre_shutdown()
+        if self._proxy.active:
+            self._proxy.on_idle = self._stop_now.set
+            await self._pause(drain.timeout)
+        for exchange in list(self._proxy.active):
+            exchange.drained()
+        log.info("stopped")
+
+    async def _pause(self, seconds: float) -> None:
+        """Waits, unless a second signal says that it must be now."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stop_now.wait()
+
+    async def _close(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+        if self._reload is not None:
+            await self._reload
+        await self._front_runner.cleanup()
+        if self._admin_runner is not None:
+            await self._admin_runner.cleanup()
+        self._batch.flush()
+        await self._dialer.close()
+        await self._demo_server.close()
+        self._wheel.close()
+        self._access_log.close(LOG_WAIT)
+
+    def _tick(self) -> None:
+        """The loop's own beat: it proves that the loop turns, and closes what idled too long."""
+        self._health.beat()
+        now = self._loop.time()
+        for connections in self._snapshot.connections():
+            connections.trim(now)
+        self._beat = self._loop.call_later(BEAT, self._tick)
+
+    # -- configuration --
+
+    def _apply(self, snapshot: Snapshot) -> None:
+        """Makes a snapshot the live one: calls that come from now on see it."""
+        config = snapshot.config
+        self._config = config
+        self._snapshot = self._reception.snapshot = snapshot
+        self._gate.reload(snapshot.principals, config.groups)
+        self._front.patience = _patience(config)
+        self._front.memo.clear()
+        self._guard.change(_token(config))
+        self._access_log.format = config.observability.access_log
+        self._metrics.configure(
+            list(snapshot.routes),
+            list(config.upstreams),
+            list(snapshot.principals.by_id),
+            config.observability.slow_first_token,
+        )
+        self._metrics.reloaded(successful=True, wall=time())
+
+    def _reload_asked(self) -> None:
+        if self._reload is None:
+            self._reload = asyncio.create_task(self._reload_now())
+
+    async def _reload_now(self) -> None:
+        """Reads the file anew in a thread; swaps when all of it is good, keeps the old one when not."""
+        old = self._config
+        try:
+            new = await asyncio.to_thread(configfile.load, old.path, os.environ)
+            snapshot = Snapshot(new, self._memory, self._demo)
+        except configfile.ConfigErrors as error:
+            self._metrics.reloaded(successful=False, wall=time())
+            log.error("reload_failed", faults=[str(fault) for fault in error.faults])
+        except (OSError, ValueError) as error:
+            self._metrics.reloaded(successful=False, wall=time())
+            log.error("reload_failed", faults=[f"{old.path.name}: {type(error).__name__}"])
+        else:
+            self._apply(snapshot)
+            log.info("reloaded", digest=new.digest[:12], notices=list(new.notices), **_difference(old, new))
+        finally:
+            self._reload = None
+
+    # -- what is shown --
+
+    def _degraded(self) -> list[str]:
+        """What limps, in words: a model none of whose members is usable."""
+        now = self._loop.time()
+        return [
+            f"model {name}: no upstream is usable"
+            for name, route in self._snapshot.routes.items()
+            if route.static is None and not route.pool.usable(now, ())
+        ]
+
+
+def _patience(config: Config) -> Patience:
+    timeouts = config.server.timeouts
+    return Patience(timeouts.header, timeouts.body, timeouts.keep_alive)
+
+
+def _token(config: Config) -> str | None:
+    return None if config.admin.token is None else config.admin.token.get_secret_value()
+
+
+def _bound(runner: web.BaseRunner | None) -> str:
+    """The address that a runner's first site really has (port 0 is any)."""
+    address = runner.addresses[0] if runner is not None and runner.addresses else ("", 0)
+    host, port = address[0], address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _log_state(endpoint: Endpoint, state: str, reason: str) -> None:
+    log.warning("upstream_state", upstream=endpoint.label, state=state, reason=reason)
+
+
+def _difference(old: Config, new: Config) -> dict[str, list[str]]:
+    """What a reload changed, by name."""
+    found: dict[str, list[str]] = {}
+    for section in ("upstreams", "models", "groups"):
+        before, after = getattr(old, section), getattr(new, section)
+        found[section] = _changes(before, after)
+    before, after = ({key.id: key for key in config.keys} for config in (old, new))
+    found["keys"] = _changes(before, after)
+    if (old.server.listen, old.admin.listen) != (new.server.listen, new.admin.listen):
+        found["server"] = ["a changed listen address needs a restart"]
+    return {section: changes for section, changes in found.items() if changes}
+
+
+def _changes(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
+    return [
+        *(f"-{name}" for name in before if name not in after),
+        *(f"+{name}" for name in after if name not in before),
+        *(f"~{name}" for name in after if name in before and before[name] != after[name]),
+    ]
+
+
+def warn_of_the_interpreter() -> None:
+    """The same code costs a quarter more on a Python that was compiled plainly."""
+    arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    # Debian optimises outside configure; its way to name the database libraries tells its build.
+    if not any(sign in arguments for sign in ("--enable-optimizations", "--with-dbmliborder")):
+        log.info("plain_python", hint="this Python was built without PGO; one with it serves about a quarter more")
+
+
+def serve(path: Path, human: bool | None = None) -> int:
+    """Runs a relay until it is told to stop. Returns the exit code."""
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        print("relay: aiohttp's C parser is missing: install aiohttp's binary wheel", file=sys.stderr)
+        return 1
+    try:
+        config = configfile.load(path, os.environ)
+    except configfile.ConfigErrors as error:
+        for fault in error.faults:
+            print(fault, file=sys.stderr)
+        return 1
+    streams = logs.setup(human=human)
+    access_log = AccessLog(LineWriter(1), config.observability.access_log)
+    failed: str | None = None
+    try:
+        uvloop.run(_run(config, access_log, lambda: streams.dropped, human))
+    except OSError as error:
+        failed = f"relay: {error.strerror or error}"
+    finally:
+        streams.close()
+    if failed is not None:
+        print(failed, file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _run(
+    config: Config, access_log: AccessLog, log_dropped: Callable[[], int], human: bool | None
+) -> None:
+    warn_of_the_interpreter()
+    for notice in config.notices:
+        log.warning("notice", notice=notice)
+    relay = Relay(config, access_log, log_dropped, human=os.isatty(2) if human is None else human)
+    await relay.run()

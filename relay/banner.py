@@ -1,0 +1,80 @@
+"""What a relay says when it is ready: one log line for machines, a page of text for the person who started it."""
+
+from __future__ import annotations
+
+import json
+
+from relay import __version__
+from relay.snapshot import Snapshot
+
+Fields = dict[str, "str | int | float | bool | list[str] | None"]
+
+
+def reachable(bound: str) -> str:
+    """The address as a client on this host would write it: every-interface addresses become loopback."""
+    host, _, port = bound.rpartition(":")
+    return f"{ {'0.0.0.0': '127.0.0.1', '[::]': '[::1]'}.get(host, host) }:{port}"
+
+
+def curl(bound: str, key: str, model: str) -> str:
+    """A command that streams, ready to paste."""
+    body = json.dumps(
+        {"model": model, "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
+    )
+    return (
+        f"curl -N http://{reachable(bound)}/v1/chat/completions "
+        f"-H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' -d '{body}'"
+    )
+
+
+def ready_fields(snapshot: Snapshot, listen: str, admin: str, demo_key: str | None) -> Fields:
+    """The fields of the `ready` line."""
+    config = snapshot.config
+    fields: Fields = {
+        "listen": listen,
+        "admin": admin,
+        "version": __version__,
+        "config": str(config.path),
+        "digest": config.digest[:12],
+        "models": list(snapshot.routes),
+        "notices": list(config.notices),
+    }
+    if demo_key is not None and snapshot.demo_models:
+        fields["demo_key"] = demo_key
+        fields["demo_models"] = list(snapshot.demo_models)
+        fields["curl"] = curl(listen, demo_key, snapshot.demo_models[0])
+    fields["status_page"] = f"http://{reachable(admin)}/"
+    fields["metrics"] = f"http://{reachable(admin)}/metrics"
+    return fields
+
+
+def welcome(fields: Fields) -> str:
+    """The same as text."""
+    listen, admin = str(fields["listen"]), str(fields["admin"])
+    lines = [
+        "",
+        f"  relay {fields['version']} is ready",
+        "",
+        f"  API         http://{reachable(listen)}/v1",
+        f"  status      http://{reachable(admin)}/",
+        f"  metrics     http://{reachable(admin)}/metrics",
+        f"  config      {fields['config']}",
+    ]
+    if "demo_key" in fields:
+        models = fields["demo_models"]
+        names = ", ".join(models) if isinstance(models, list) else ""
+        lines += [
+            "",
+            f"  demo key    {fields['demo_key']}   (this run only, from this machine only; models: {names})",
+            "",
+            "  Stream something:",
+            "",
+            f"    {fields['curl']}",
+        ]
+    lines += [
+        "",
+        "  Next: relay check · relay keys new --id my-app --models 'deepseek-*' · relay schema",
+        "",
+        "",
+    ]
+    return "\n".join(lines)

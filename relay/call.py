@@ -1,0 +1,124 @@
+"""The facts of one client request, parsed once: its head, its body, who asks.
+
+A `Head` holds only what follows from the bytes of the request head, so that equal heads share one (the
+front remembers them); a `Call` adds what is true of this one request. `Client` is what the hot path may do to the
+connection the call came on; the front implements it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from relay.operations import Operation
+from relay.records import CallRecord
+
+if TYPE_CHECKING:
+    from relay.admission.principals import Principal
+    from relay.errors import RelayError
+
+
+class Head:
+    """What a request's head says. Immutable and shared between equal requests; made by the front."""
+
+    __slots__ = (
+        "authorization",
+        "client_request_id",
+        "content_type",
+        "encoded",
+        "expect_continue",
+        "first_token",
+        "forward",
+        "forwarded_for",
+        "http11",
+        "keep_alive",
+        "method",
+        "operation",
+        "origin",
+        "path",
+        "preflight_headers",
+        "real_ip",
+        "refusal",
+        "tail",
+        "trace_id",
+    )
+
+    method: str
+    path: str
+    """As sent, without the query."""
+    operation: Operation | None
+    tail: str | None
+    """The rest of the path where the operation has one (a model's name)."""
+    http11: bool
+    keep_alive: bool
+    authorization: bytes | None
+    content_type: str
+    """Lower case, parameters cut; empty when absent."""
+    encoded: bool
+    """The body has a content coding other than identity."""
+    expect_continue: bool
+    origin: bytes | None
+    preflight_headers: bytes | None
+    """`Access-Control-Request-Headers` of an OPTIONS request."""
+    forwarded_for: str | None
+    real_ip: str | None
+    client_request_id: str | None
+    trace_id: str | None
+    forward: bytes
+    """Header lines that travel on to the upstream, by allow-list, each with its CR LF."""
+    first_token: float | None
+    """`x-relay-first-token-ms`, in seconds."""
+    refusal: RelayError | None
+    """What the head alone condemns the request to (version, expectation, loop, a junk header)."""
+
+
+class Client(Protocol):
+    """The client's connection, as a call in progress may use it. Nothing here waits or raises."""
+
+    def send(self, data: bytes) -> None:
+        """Writes bytes; ones that come after the client left are dropped."""
+
+    def end(self, keep_alive: bool) -> None:
+        """The answer is complete: the next request may come, or the connection closes after a flush."""
+
+    def break_off(self) -> None:
+        """Closes after what was written is flushed, without an end of the body: the client sees a broken transfer."""
+
+    def abort(self) -> None:
+        """Closes at once; what was not flushed is lost."""
+
+    choked: bool
+    """More is waiting to be sent than the high-water mark allows."""
+
+
+class Call:
+    """One request on its way. Dies when its record is emitted."""
+
+    __slots__ = (
+        "body",
+        "client",
+        "head",
+        "principal",
+        "received",
+        "record",
+        "request_id",
+    )
+
+    def __init__(
+        self,
+        client: Client,
+        head: Head,
+        request_id: bytes,
+        received: float,
+        principal: Principal,
+        body: bytes,
+        record: CallRecord,
+    ) -> None:
+        self.client = client
+        self.head = head
+        self.request_id = request_id
+        self.received = received
+        """Seconds of the loop's clock."""
+        self.principal = principal
+        self.body = body
+        """The client's original bytes; dropped at the commit, since nothing can be tried again then."""
+        self.record = record

@@ -1,0 +1,141 @@
+"""HTTP/1.1 chunked framing (RFC 9112 §7.1), read strictly and incrementally.
+
+Both sides use it: bodies of clients, answers of upstreams. `whole` is the hot path of a stream: it answers
+whether a segment consists of whole chunks only, so that its bytes can be passed on as they are.
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX_LINE = 256
+"""Bytes of a chunk-size line with its extensions, which we skip."""
+MAX_TRAILER = 8192
+"""Bytes of all trailer lines together, which we drop."""
+
+_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
+_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+
+_sizes: dict[bytes, int] = {}
+"""Size lines seen and found strict: a look-up is a tenth of a match. Bounded; sizes repeat in a stream."""
+_SIZES_KEPT = 4096
+
+
+class BadFraming(Exception):
+    """The bytes are not chunked framing. Nothing after this can be trusted."""
+
+
+def size_of(line: bytes) -> int | None:
+    """The size that a bare size line names, None when it is not strictly one (then let `Chunked` judge)."""
+    size = _sizes.get(line)
+    if size is None and _SIZE.fullmatch(line):
+        if len(_sizes) >= _SIZES_KEPT:
+            _sizes.clear()
+        size = _sizes[line] = int(line, 16)
+    return size
+
+
+def frame(payload: bytes) -> bytes:
+    """One chunk."""
+    return b"%x\r\n%b\r\n" % (len(payload), payload)
+
+
+LAST_CHUNK = b"0\r\n\r\n"
+
+
+def whole(data: bytes, start: int = 0) -> int:
+    """Where the first payload begins if `data[start:]` is whole, non-empty chunks and nothing else; else -1."""
+    first = 0
+    at = start
+    end = len(data)
+    while True:
+        eol = data.find(b"\r\n", at, at + 10)
+        if eol < 0:
+            return -1
+        line = data[at:eol]
+        size = _sizes.get(line)
+        if size is None:
+            size = size_of(line)
+        if not size:
+            return -1
+        if not first:
+            first = eol + 2
+        at = eol + 4 + size
+        if at > end or data[at - 2 : at] != b"\r\n":
+            return -1
+        if at == end:
+            return first
+
+
+class Chunked:
+    """Reads one chunked body; dies with it. States: size line → data → CRLF → … → trailers → done."""
+
+    __slots__ = ("_left", "_line", "_state", "_trailer", "done", "rest")
+
+    def __init__(self) -> None:
+        self._state = 0  # 0 size line, 1 data, 2 CR LF after data, 3 trailers
+        self._left = 0
+        self._line = b""
+        self._trailer = 0
+        self.done = False
+        self.rest = b""
+        """What followed the body in the last segment."""
+
+    @property
+    def at_boundary(self) -> bool:
+        """Between two chunks, nothing held."""
+        return self._state == 0 and not self._line and not self.done
+
+    def feed(self, data: bytes) -> bytes:
+        """The payload in `data`. Raises `BadFraming`; after `done` further bytes are in `rest`."""
+        out: list[bytes] = []
+        at = 0
+        end = len(data)
+        while at < end:
+            if self._state == 1:
+                piece = data[at : at + self._left]
+                out.append(piece)
+                at += len(piece)
+                self._left -= len(piece)
+                if not self._left:
+                    self._state = 2
+                continue
+            eol = data.find(b"\n", at)
+            if eol < 0:
+                self._hold(data[at:])
+                break
+            line = self._line + data[at : eol + 1]
+            self._line = b""
+            at = eol + 1
+            if line[-2:] != b"\r\n" or len(line) > MAX_LINE + 2:
+                raise BadFraming
+            if self._step(line[:-2]):
+                self.done = True
+                self.rest = data[at:]
+                break
+        return b"".join(out) if len(out) != 1 else out[0]
+
+    def _hold(self, tail: bytes) -> None:
+        self._line += tail
+        if len(self._line) > MAX_LINE or (self._state == 2 and self._line != b"\r"):
+            raise BadFraming
+
+    def _step(self, line: bytes) -> bool:
+        """Takes one line; True when the body is complete."""
+        if self._state == 2:
+            if line:
+                raise BadFraming
+            self._state = 0
+        elif self._state == 0:
+            match = _LINE.fullmatch(line)
+            if match is None:
+                raise BadFraming
+            self._left = int(match[1], 16)
+            self._state = 1 if self._left else 3
+        else:
+            if not line:
+                return True
+            self._trailer += len(line)
+            if self._trailer > MAX_TRAILER:
+                raise BadFraming
+        return False

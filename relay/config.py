@@ -1,0 +1,397 @@
+"""The configuration as the admin writes it: every option, its default, and one sentence about it.
+
+The sentences are the JSON Schema's descriptions and the comments of `config.yaml` (a test holds the two together).
+Types only say what one option may be; what options must be to each other is in `configrules`, and positions, variables
+and YAML are `configfile`'s. Everything is frozen: a reload makes a new `Config`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    model_validator,
+)
+
+from relay.configtypes import (
+    LARGEST_COUNT,
+    Address,
+    BaseUrl,
+    ClientKey,
+    Count,
+    Day,
+    Duration,
+    ExistingFile,
+    FilePath,
+    Hours,
+    Instant,
+    KeyHash,
+    Label,
+    Name,
+    NetworkAddress,
+    Origin,
+    ProviderKey,
+    Rate,
+    Section,
+    Share,
+    Silence,
+    Size,
+    Store,
+    Text,
+    TimeLimit,
+    Usd,
+    Workers,
+)
+from relay.configvalues import Listen, read_network
+
+__all__ = ["Config", "Listen"]
+
+# --- server, admin --------------------------------------------------------------------------------
+
+
+class ServerTimeouts(Section):
+    header: TimeLimit = Field(10.0, description="To receive the head of a request")
+    body: TimeLimit = Field(30.0, description="To receive the rest of a request")
+    keep_alive: TimeLimit = Field(75.0, description="An idle connection is closed after this")
+    write_stall: TimeLimit = Field(
+        60.0, description="A client that reads nothing is cut after this"
+    )
+
+
+class Drain(Section):
+    delay: Duration = Field(0.0, description="Go on accepting calls for so long after SIGTERM")
+    timeout: Duration = Field(
+        600.0, description="Then let running answers end for at most this long"
+    )
+
+
+class Cors(Section):
+    allow_origins: list[Origin] = Field(
+        ["*"], description="Web pages that may call the API; [] for none"
+    )
+
+
+class Server(Section):
+    listen: Address = Field(Listen("0.0.0.0", 8080), description="Address and port of the API")  # noqa: S104
+    workers: Workers = Field("auto", description="Processes; auto is one per CPU")
+    max_body: Size = Field(32 * 1024 * 1024, description="Largest request body")
+    cors: Cors = Field(Cors(), description="Calls from browsers")
+    timeouts: ServerTimeouts = Field(ServerTimeouts(), description="Patience with clients")
+    drain: Drain = Field(Drain(), description="How the relay stops")
+    trusted_proxies: list[NetworkAddress] = Field(
+        [read_network("127.0.0.1/32")],
+        description="Proxies in front whose X-Forwarded-For is believed",
+    )
+
+
+class Admin(Section):
+    listen: Address = Field(
+        Listen("127.0.0.1", 8081), description="Address and port of status page and metrics"
+    )
+    token: ClientKey | None = Field(
+        None, description="Asked for here; needed beyond loopback (default: none)"
+    )
+
+
+class State(Section):
+    path: FilePath = Field(
+        Path("state"), validate_default=True, description="Folder of budgets and usage (SQLite)"
+    )
+
+
+Open = Literal["open", "closed"]
+
+
+class StoreFailure(Section):
+    rates: Open = Field("open", description="rpm, tpm, concurrent: open lets calls pass")
+    budgets: Open = Field("closed", description="Per day and month: closed refuses calls")
+
+
+# --- upstreams ------------------------------------------------------------------------------------
+
+
+class Queue(Section):
+    max_wait: TimeLimit = Field(10.0, description="A call waits at most this long for its turn")
+    max_calls: int = Field(
+        1000, ge=0, le=LARGEST_COUNT, description="Waiting calls at most; 0 for no queue"
+    )
+
+
+class UpstreamTimeouts(Section):
+    connect: TimeLimit = Field(3.0, description="To connect, TLS included")
+    first_token: TimeLimit = Field(
+        30.0, description="Streamed calls: silence before the first token"
+    )
+    idle: TimeLimit = Field(60.0, description="Silence in the middle of a stream")
+    answer: TimeLimit = Field(600.0, description="Calls that do not stream: until the answer")
+    total: TimeLimit = Field(1800.0, description="Any call, from start to end")
+
+
+class UpstreamConfig(Section):
+    """A provider: where it is, the credentials for it, and our patience with it."""
+
+    _left_out: bool = PrivateAttr(False)
+
+    kind: Literal["openai", "demo"] = Field(
+        "openai", description="openai, or demo: a canned answer from the relay itself"
+    )
+    base_url: BaseUrl | None = Field(
+        None, description="Address of its API, up to /v1 (required, but for demo)"
+    )
+    api_keys: list[ProviderKey] = Field(
+        [],
+        description="They take turns; all empty: left out (default: [], needs none)",
+    )
+    account: Text | None = Field(
+        None, description="Upstreams of one account share its limits (default: its own)"
+    )
+    max_concurrent: Count | None = Field(None, description="Calls at once (default: no limit)")
+    queue: Queue = Field(Queue(), description="Where calls wait while it is full")
+    timeouts: UpstreamTimeouts = Field(UpstreamTimeouts(), description="Patience with it")
+    ca_file: ExistingFile | None = Field(
+        None, description="Trust this certificate authority too (default: only the system's)"
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _without_empty_keys(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        made = handler(data)
+        given = len(made.api_keys)
+        made.api_keys[:] = [key for key in made.api_keys if key.get_secret_value()]
+        made._left_out = given > 0 and not made.api_keys
+        return made
+
+    @property
+    def left_out(self) -> bool:
+        """It has keys by name only: their variables are empty."""
+        return self._left_out
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+class PoolEntry(Section):
+    upstream: Label = Field(description="A name from upstreams (required)")
+    model: Text | None = Field(
+        None, description="What the upstream calls the model (default: the same name)"
+    )
+    tier: int = Field(0, ge=0, le=1000, description="Higher tiers serve when lower ones cannot")
+    weight: int = Field(1, ge=0, le=1_000_000, description="Share within the tier; 0: nothing new")
+
+
+class Hedge(Section):
+    after: Silence = Field(description="Silence before a second attempt starts; or p95 (required)")
+    budget: Share = Field(0.05, description="Of all calls, at most so many get one")
+
+
+class Retry(Section):
+    attempts: int = Field(3, ge=1, le=100, description="Upstreams tried for one call at most")
+    budget: Share = Field(0.2, description="Of all attempts, at most so many are retries")
+
+
+class Rates(Section):
+    """What a token costs."""
+
+    input: Rate = Field(description="US$ per million tokens of the prompt (required)")
+    cached_input: Rate | None = Field(
+        None, description="Of these, the ones the provider had cached (default: as input)"
+    )
+    output: Rate = Field(description="US$ per million tokens of the answer (required)")
+
+
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+class PriceWindow(Rates):
+    days: list[Weekday] = Field(
+        ["mon", "tue", "wed", "thu", "fri", "sat", "sun"],
+        description="Days of the week, UTC (default: all)",
+    )
+    hours: list[Hours] = Field([(0, 1440)], description="Hours of these days, UTC (default: all)")
+    except_dates: list[Day] = Field([], description="Days without it, such as holidays")
+
+
+class PriceConfig(Rates):
+    windows: list[PriceWindow] = Field(
+        [], description="Other prices at some hours, by the call's start"
+    )
+
+
+class Heartbeat(Section):
+    interval: Duration = Field(15.0, description="A comment after so much silence; 0s for none")
+    before_commit: bool = Field(
+        False, description="Also before the first token; then no other upstream can take over"
+    )
+
+
+class ModelConfig(Section):
+    """A name that clients ask for, and who answers."""
+
+    pool: list[PoolEntry] = Field([], description="Upstreams that serve it (required, or static)")
+    static: Text | None = Field(
+        None, description="A fixed text instead of a pool, marked x-relay-fallback: static"
+    )
+    strategy: Literal["weighted", "least_inflight", "fastest", "prefix"] = Field(
+        "least_inflight",
+        description="Or weighted, fastest, prefix (same prompt, same upstream)",
+    )
+    first_token: TimeLimit | None = Field(
+        None, description="Instead of the upstream's (default: the upstream's)"
+    )
+    hedge: Hedge | None = Field(
+        None, description="Start a second attempt while the first is silent (default: off)"
+    )
+    retry: Retry = Field(
+        Retry(), description="Further attempts after a failure, before the first token"
+    )
+    fallback: list[Label] = Field([], description="Models that answer instead, in order")
+    price: PriceConfig | None = Field(
+        None, description="What it costs (default: nothing is counted)"
+    )
+    max_output: Count = Field(
+        8192, description="Tokens reserved for an answer whose call names no limit"
+    )
+    image_tokens: int = Field(
+        2000, ge=0, le=LARGEST_COUNT, description="Tokens reserved per image, sound or file"
+    )
+    heartbeat: Heartbeat = Field(Heartbeat(), description="Signs of life in silent streams")
+    resume: Literal["deepseek-prefix", "continue-final-message"] | None = Field(
+        None, description="Continue a stream that broke, on another upstream (default: off)"
+    )
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+
+class Limits(Section):
+    rpm: Count | None = Field(None, description="Calls per minute (default: none)")
+    tpm: Count | None = Field(None, description="Tokens per minute (default: none)")
+    concurrent: Count | None = Field(None, description="Calls at once (default: none)")
+    requests_per_day: Count | None = Field(None, description="Calls per day, UTC (default: none)")
+    tokens_per_day: Count | None = Field(None, description="Tokens per day, UTC (default: none)")
+    tokens_per_month: Count | None = Field(
+        None, description="Tokens per month, UTC (default: none)"
+    )
+    usd_per_day: Usd | None = Field(None, description="US$ per day, UTC (default: none)")
+    usd_per_month: Usd | None = Field(None, description="US$ per month, UTC (default: none)")
+
+
+class KeyConfig(Section):
+    """A key of ours, for one client."""
+
+    id: Label = Field(description="Its name in logs and metrics (required)")
+    key: ClientKey | None = Field(
+        None,
+        description="The key itself; neither it nor a hash: left out (default: none)",
+    )
+    hash: KeyHash | None = Field(
+        None, description="Or its SHA-256, from `relay keys new` (default: none)"
+    )
+    models: list[Text] = Field(
+        ["*"], description="Models it may use, * and ? as in file names (default: all)"
+    )
+    limits: Limits = Field(Limits(), description="What it may use up")
+    expires: Instant | None = Field(None, description="Refused from then on, UTC (default: never)")
+    allow_ips: list[NetworkAddress] = Field(
+        [], description="Addresses it may come from; [] for any"
+    )
+    abort_billing: Literal["delivered", "drain", "waive"] = Field(
+        "delivered",
+        description="A client leaves: bill what it got; drain: all; waive: nothing",
+    )
+    group: Name | None = Field(
+        None, description="A name from groups, whose limits count too (default: none)"
+    )
+    weight: int = Field(1, ge=1, le=1_000_000, description="Its share of a queue's turns")
+    on_revoke: Literal["finish", "cut"] = Field(
+        "finish", description="A revoked key's running answers: finish, or cut"
+    )
+
+    @property
+    def digest(self) -> bytes | None:
+        """The SHA-256 of the key; None if the entry is left out."""
+        if self.hash is not None:
+            return self.hash
+        key = self.key.get_secret_value() if self.key is not None else ""
+        return hashlib.sha256(key.encode()).digest() if key else None
+
+
+class GroupConfig(Section):
+    limits: Limits = Field(Limits(), description="What all its keys together may use up")
+
+
+class Observability(Section):
+    access_log: Literal["json", "off"] = Field(
+        "json", description="A line per call on stdout, or off"
+    )
+    slow_first_token: TimeLimit = Field(
+        0.8, description="First tokens are meant to come faster than this"
+    )
+    log_content: bool = Field(False, description="Write prompts and answers into the log")
+
+
+# --- the whole ------------------------------------------------------------------------------------
+
+
+class Config(Section):
+    """One reading of the file. Lives until the last call that started under it has ended."""
+
+    _path: Path = PrivateAttr(Path("config.yaml"))
+    _digest: str = PrivateAttr("")
+    _notices: list[str] = PrivateAttr(default_factory=list)
+
+    server: Server = Field(Server(), description="Where clients connect")
+    admin: Admin = Field(Admin(), description="Where you look")
+    state: State = Field(State(), description="What outlives a restart")
+    quota_store: Store = Field(
+        "embedded",
+        repr=False,
+        description="Where limits are counted: embedded, or redis://host:6379/0",
+    )
+    on_store_failure: StoreFailure = Field(StoreFailure(), description="When that store is away")
+    upstreams: dict[Label, UpstreamConfig] = Field({}, description="Providers, by a name of yours")
+    models: dict[Label, ModelConfig] = Field({}, description="Models, by the name clients ask for")
+    keys: list[KeyConfig] = Field([], description="Who may call")
+    groups: dict[Name, GroupConfig] = Field({}, description="Limits that several keys share")
+    prices: dict[Name, PriceConfig] = Field({}, description="Models you only compare prices with")
+    key_files: list[FilePath] = Field([], description="More keys, one JSON object per line")
+    observability: Observability = Field(Observability(), description="Logs and metrics")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _locate_state(cls, data: Any) -> Any:
+        # A default is not validated with the file's folder at hand unless its section is written.
+        if isinstance(data, dict) and not data.get("state"):
+            return {**data, "state": {}}
+        return data
+
+    def stamp(self, path: Path, digest: str, notices: list[str]) -> None:
+        """Says where this reading came from; the reader does so once."""
+        self._path, self._digest, self._notices = path, digest, notices
+
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file, in hex."""
+        return self._digest
+
+    @property
+    def notices(self) -> list[str]:
+        """What the admin should know though it is no fault: left out, or not in effect yet."""
+        return self._notices
+
+    @property
+    def active_upstreams(self) -> dict[str, UpstreamConfig]:
+        return {name: one for name, one in self.upstreams.items() if not one.left_out}
+
+    @property
+    def active_keys(self) -> list[KeyConfig]:
+        return [key for key in self.keys if key.digest is not None]

@@ -1,0 +1,220 @@
+"""What the admin should know of a configuration though nothing in it is wrong.
+
+Said at start and by `relay check`, one sentence each. `PENDING` is the one list of options that are accepted but not
+in effect yet: who makes one work removes its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
+from typing import Any, Final, NamedTuple
+
+from relay.config import Config, Limits
+from relay.configtypes import Section
+
+SHOWN_PLACES: Final = 3
+"""Of many places with the same notice, the first few are named."""
+
+BUDGETS: Final = (
+    "requests_per_day",
+    "tokens_per_day",
+    "tokens_per_month",
+    "usd_per_day",
+    "usd_per_month",
+)
+
+
+class Pending(NamedTuple):
+    """An option that is read and checked, but changes nothing yet, or less than it says."""
+
+    paths: tuple[str, ...]
+    """Where it stands; `*` is any name or entry."""
+    asked: Callable[[Any], bool]
+    """Whether a value asks for what is not there yet."""
+    sentence: str
+    if_written: bool = False
+    """Only if it stands in the file: its default promises nothing."""
+
+
+def _any(value: Any) -> bool:
+    return value is not None
+
+
+PENDING: Final = (
+    Pending(
+        ("server.workers",),
+        lambda workers: workers != 1,
+        "one process serves for now, whatever the number of CPUs.",
+    ),
+    Pending(
+        ("state.path",),
+        lambda path: path.name != "state",
+        "nothing is stored there yet.",
+    ),
+    Pending(
+        ("quota_store",),
+        lambda store: store != "embedded",
+        "limits are counted in this process only for now, not in a store that relays share.",
+    ),
+    Pending(
+        tuple(f"{owner}.*.limits.{name}" for owner in ("keys", "groups") for name in BUDGETS),
+        _any,
+        "budgets are counted in memory for now: they start from nothing when the relay restarts.",
+    ),
+    Pending(
+        ("upstreams.*.queue",),
+        _any,
+        "calls do not wait in a queue yet: they are refused at once while every upstream is full.",
+        if_written=True,
+    ),
+    Pending(
+        ("models.*.hedge",),
+        _any,
+        "no second attempt is started yet while the first is silent.",
+    ),
+    Pending(
+        ("models.*.heartbeat.before_commit",),
+        bool,
+        "nothing is sent yet before the first token.",
+    ),
+    Pending(
+        ("models.*.resume",),
+        _any,
+        "a stream that breaks is not continued yet: it ends with an error event.",
+    ),
+    Pending(
+        ("keys.*.on_revoke",),
+        lambda policy: policy != "finish",
+        "running answers of a revoked key are not cut yet: they finish.",
+    ),
+    Pending(("key_files",), bool, "keys are not read from files yet: only those under keys count."),
+    Pending(
+        ("observability.log_content",),
+        bool,
+        "prompts and answers are not logged yet.",
+    ),
+)
+
+
+def notices(config: Config) -> list[str]:
+    return [sentence for tell in _TELLERS for sentence in tell(config)]
+
+
+# --- what is left out, or cannot be used ----------------------------------------------------------
+
+
+def _left_out(config: Config) -> Iterator[str]:
+    for name, upstream in config.upstreams.items():
+        if upstream.left_out:
+            yield f"upstreams.{name} is left out: its api_keys are empty."
+    empty = [f"'{key.id}'" for key in config.keys if key.digest is None]
+    if empty:
+        verb = "is" if len(empty) == 1 else "are"
+        yield f"keys: {_some(empty)} {verb} left out, without a key or a hash."
+    if not config.models:
+        yield "models: there are none, so every call is answered with 404."
+
+
+def _answered_by_none_or_demo(config: Config) -> Iterator[str]:
+    active = config.active_upstreams
+    for name, model in config.models.items():
+        if not model.pool:
+            continue
+        kinds = {active[entry.upstream].kind for entry in model.pool if entry.upstream in active}
+        if not kinds:
+            yield f"models.{name} cannot be served: all its upstreams are left out."
+        elif kinds == {"demo"}:
+            yield f"models.{name} is served by the demo: a canned answer, no model."
+
+
+def _never_reached(config: Config) -> Iterator[str]:
+    for name, model in config.models.items():
+        for index, other in enumerate(model.fallback[:-1]):
+            if config.models[other].static is not None:
+                rest = ", ".join(model.fallback[index + 1 :])
+                yield f"models.{name}.fallback: {rest} is never reached, '{other}' always answers."
+                break
+
+
+def _match_nothing(config: Config) -> Iterator[str]:
+    useless: dict[str, list[str]] = {}
+    matches: dict[str, bool] = {}
+    for key in config.active_keys:
+        for pattern in key.models:
+            if pattern not in matches:
+                matches[pattern] = any(fnmatchcase(model, pattern) for model in config.models)
+            if not matches[pattern]:
+                useless.setdefault(pattern, []).append(f"'{key.id}'")
+    for pattern, ids in useless.items():
+        yield f"keys: no model fits '{pattern}' (of {_some(ids)})."
+
+
+def _unpriced(config: Config) -> Iterator[str]:
+    """Money limits over models that cost nothing, as far as the file tells."""
+    unpriced = [n for n, model in config.models.items() if model.pool and model.price is None]
+    limited = [
+        key
+        for key in config.active_keys
+        if _has_usd(key.limits)
+        or (key.group is not None and _has_usd(config.groups[key.group].limits))
+    ]
+    patterns = {pattern for key in limited for pattern in key.models}
+    found = [n for n in unpriced if any(fnmatchcase(n, pattern) for pattern in patterns)]
+    if found:
+        names = _some([f"models.{name}" for name in found])
+        yield f"{names}: without a price, calls cost nothing and no usd limit stops them."
+
+
+def _has_usd(limits: Limits) -> bool:
+    return limits.usd_per_day is not None or limits.usd_per_month is not None
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - SHOWN_PLACES
+    return ", ".join(names[:SHOWN_PLACES]) + (f" and {more} more" if more > 0 else "")
+
+
+# --- what is not in effect yet --------------------------------------------------------------------
+
+
+def _pending(config: Config) -> Iterator[str]:
+    for row in PENDING:
+        places = [
+            place
+            for path in row.paths
+            for place, value, written in _found(config, path.split("."), "", True)
+            if row.asked(value) and (written or not row.if_written)
+        ]
+        if places:
+            yield f"{_some(places)}: {row.sentence}"
+
+
+def _found(
+    node: Any, path: list[str], place: str, written: bool
+) -> Iterator[tuple[str, Any, bool]]:
+    """Every option a path names: its place, its value, and whether it stands in the file."""
+    if not path:
+        yield place, node, written
+        return
+    name, rest = path[0], path[1:]
+    if isinstance(node, Section):
+        told = name in node.model_fields_set
+        yield from _found(getattr(node, name), rest, f"{place}.{name}".lstrip("."), told)
+    elif isinstance(node, dict):
+        for key, one in node.items():
+            yield from _found(one, rest, f"{place}.{key}", written)
+    elif isinstance(node, list):  # keys; one that is left out asks for nothing
+        for one in node:
+            if one.digest is not None:
+                yield from _found(one, rest, f"{place}[{one.id}]", written)
+
+
+_TELLERS: Final = (
+    _left_out,
+    _answered_by_none_or_demo,
+    _never_reached,
+    _match_nothing,
+    _unpriced,
+    _pending,
+)

@@ -1,0 +1,127 @@
+"""What is left of a call when it has ended: one `CallRecord`, emitted once.
+
+Metrics, access log and ledger observe records; the core knows none of them. The names of label values
+(outcome, cause, result, source) are written down here and in `errors.Outcome` only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from relay.errors import Outcome
+from relay.usage import Usage
+
+Cause = Literal[
+    "done",
+    "client_gone",
+    "write_stall",
+    "drain",
+    "total_timeout",
+    "idle_timeout",
+    "upstream_reset",
+    "upstream_truncated",
+    "bad_framing",
+    "line_too_long",
+    "error_event",
+    "done_missing",
+    "encoded",
+]
+"""How a committed stream ended (`relay_stream_end_total`); `done_missing` is a complete one."""
+
+
+class AttemptRecord:
+    """One try of an upstream: `result` is a label of `relay_upstream_attempts_total`."""
+
+    __slots__ = ("ms", "result", "upstream")
+
+    def __init__(self, upstream: str, result: str, ms: float) -> None:
+        self.upstream = upstream
+        self.result = result
+        self.ms = ms
+
+
+class CallRecord:
+    """The facts of one call. Times are durations in seconds from the call's receipt, None if it never came so far.
+
+    Class attributes are the defaults, so that a call sets only what happened to it. It has no slots for
+    that reason; an instance lives as long as its call plus the batch that is observed together.
+    """
+
+    request_id: str = ""
+    client_request_id: str | None = None
+    trace_id: str | None = None
+    received: float = 0.0
+    """Unix time of receipt, seconds."""
+    key: str | None = None
+    client: str | None = None
+    """The client's address as the trusted proxies tell it."""
+    operation: str = "other"
+    model: str | None = None
+    """As the client asked."""
+    served_model: str | None = None
+    """The configured model that answered (metrics label `model`; unknown names are `other` there)."""
+    upstream: str = "none"
+    upstream_request_id: str | None = None
+    stream: bool = False
+    code: int = 0
+    error: str | None = None
+    """Our error code (`upstream_unreachable`, …), or the error's type when it has no code."""
+    outcome: Outcome = "ok"
+    cause: Cause | None = None
+    reason: str | None = None
+    """Why it was refused (`relay_refused_total`)."""
+    attempts: list[AttemptRecord] = []  # noqa: RUF012  replaced, never appended to on the class
+    hedged: bool = False
+    fallback: str | None = None
+    queue: float | None = None
+    ttft: float | None = None
+    """Receipt to the first event with content, reasoning or a tool call; plain calls have none."""
+    overhead: float | None = None
+    """Time the relay itself added before the first token."""
+    max_gap: float | None = None
+    """Longest silence between data events after the first token, seconds."""
+    duration: float = 0.0
+    events: int = 0
+    usage: Usage | None = None
+    cost: int = 0
+    """Nano-dollars."""
+
+
+Observer = Callable[[list[CallRecord]], None]
+"""Is told of ended calls in batches, in the order of their ends. Must not block and must not raise."""
+
+BATCH = 64
+"""Records observed together: what an observer does once per batch costs nothing per call."""
+BATCH_WAIT = 0.05
+"""Seconds the first record of a batch waits for the others."""
+
+
+class Batch:
+    """Collects records for the observers. Lives as long as the process; `flush` at its end."""
+
+    __slots__ = ("_loop", "_observers", "_records", "_timer")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, observers: Sequence[Observer]) -> None:
+        self._loop = loop
+        self._observers = observers
+        self._records: list[CallRecord] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, record: CallRecord) -> None:
+        records = self._records
+        records.append(record)
+        if len(records) >= BATCH:
+            self.flush()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(BATCH_WAIT, self.flush)
+
+    def flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._records:
+            records, self._records = self._records, []
+            for observer in self._observers:
+                observer(records)

@@ -1,0 +1,293 @@
+"""One immutable configuration, compiled for calls; and `Memory`, what survives when it is replaced.
+
+What the config says and what we remember are two types: a reload builds a new `Snapshot` over the same `Memory`, so
+that health, load, gaps and learnt ratios carry over. A call keeps the snapshot it started with; nothing below changes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Iterator
+
+from relay.admission.gate import Need
+from relay.admission.principals import Principal, Principals
+from relay.call import Head
+from relay.chatbody import ChatBody
+from relay.config import Config, ModelConfig, UpstreamConfig
+from relay.errors import ModelNotFound
+from relay.gaps import GapCounts, GapTable
+from relay.pricing import Price
+from relay.replies import Cors
+from relay.upstream.attempt import connections_of
+from relay.upstream.dial import tls_context
+from relay.upstream.endpoint import Directory, Endpoint
+from relay.upstream.headers import request_head
+from relay.upstream.pool import Member, Pool
+from relay.upstream.scrub import Scrubber
+from relay.upstream.wire import Connections
+from relay.usage import Usage
+
+POOL_IDLE = 4.0
+"""Seconds an upstream connection may idle: uvicorn (vLLM, SGLang) closes at 5."""
+POOL_AGE = 300.0
+"""Seconds a connection may live, so that a changed name is followed."""
+FIRST_RATIO = 0.25
+"""Tokens a byte of a prompt, before any answer taught better."""
+LEARNING = 0.05
+"""Weight of one report in the learnt ratio."""
+MARGIN = 1.1
+"""On the learnt ratio: prompts differ."""
+
+ADDRESSES_KEPT = 4096
+"""Addresses whose trust is remembered."""
+
+CHAT_PATH = b"/chat/completions"
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+NO_NEED = Need(0, 0, 0)
+
+
+class Demo:
+    """The built-in upstream of this process and the key that opens it from loopback; new at each start."""
+
+    __slots__ = ("credential", "key", "port")
+
+    def __init__(self, port: int, credential: str, key: str) -> None:
+        self.port = port
+        self.credential = credential
+        self.key = key
+
+
+class RouteMemory:
+    """What a model's traffic taught. Lives as long as the process."""
+
+    __slots__ = ("budget_empty", "ratio")
+
+    def __init__(self) -> None:
+        self.ratio = FIRST_RATIO
+        """Tokens a byte of a prompt."""
+        self.budget_empty = 0
+        """Retries that the budget refused."""
+
+
+class Memory:
+    """What outlives a configuration. One per process."""
+
+    __slots__ = ("directory", "gaps", "loop", "routes")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, directory: Directory) -> None:
+        self.loop = loop
+        self.directory = directory
+        self.gaps = GapTable()
+        self.routes: dict[str, RouteMemory] = {}
+
+
+class Route:
+    """A model name that clients may ask for, and what answers it: a pool or a static text."""
+
+    __slots__ = (
+        "attempts",
+        "by_prefix",
+        "fallbacks",
+        "first_token",
+        "heartbeat",
+        "image_tokens",
+        "max_output",
+        "memory",
+        "name",
+        "pool",
+        "price",
+        "static",
+    )
+
+    def __init__(self, name: str, config: ModelConfig, pool: Pool, memory: RouteMemory) -> None:
+        self.name = name
+        self.pool = pool
+        self.static = config.static
+        self.attempts = config.retry.attempts
+        self.first_token = config.first_token
+        self.by_prefix = config.strategy == "prefix"
+        self.max_output = config.max_output
+        self.image_tokens = config.image_tokens
+        self.heartbeat = config.heartbeat.interval
+        self.price = None if config.price is None else Price.of(config.price)
+        self.fallbacks: tuple[Route, ...] = ()
+        self.memory = memory
+
+    def cost(self, usage: Usage, wall: float) -> int:
+        """Nano-dollars; 0 without a price."""
+        return 0 if self.price is None else self.price.cost(usage, wall)
+
+    def learn(self, bound: int, tokens: int) -> None:
+        """A report said how many tokens a prompt of `bound` bytes really had."""
+        if bound > 0 and tokens > 0:
+            memory = self.memory
+            memory.ratio += LEARNING * (min(tokens / bound, 1.0) - memory.ratio)
+
+
+class Snapshot:
+    """One configuration as calls read it."""
+
+    __slots__ = (
+        "_gaps",
+        "_trust",
+        "_trusted",
+        "config",
+        "cors",
+        "demo_models",
+        "endpoints",
+        "max_body",
+        "principals",
+        "routes",
+        "scrub",
+        "write_stall",
+    )
+
+    def __init__(self, config: Config, memory: Memory, demo: Demo | None = None) -> None:
+        self.config = config
+        self.cors = Cors(config.server.cors.allow_origins)
+        self.max_body = config.server.max_body
+        self.write_stall = config.server.timeouts.write_stall
+        self._trusted: tuple[Network, ...] = tuple(config.server.trusted_proxies)
+        self._trust: dict[str, bool] = {}
+        self.principals = Principals.build(config.keys, config.groups)
+        self.endpoints = _endpoints(config, memory, demo)
+        self.routes = _routes(config, memory, self.endpoints)
+        self.demo_models = [
+            name for name, route in self.routes.items() if route.pool.demo
+        ]
+        if demo is not None and self.demo_models:
+            self.principals.add_demo(demo.key, self.demo_models)
+        self.scrub = Scrubber(
+            [e.credential for found in self.endpoints.values() for e in found if e.credential],
+            [e.host for found in self.endpoints.values() for e in found],
+        )
+        self._gaps = memory.gaps
+
+    # -- what a call asks --
+
+    def route(self, model: str, principal: Principal) -> Route:
+        """The route of a name that this key may use; unknown and forbidden are one answer."""
+        route = self.routes.get(model)
+        if route is None or not principal.allows(model):
+            raise ModelNotFound(model)
+        return route
+
+    def allowed(self, principal: Principal) -> Iterator[Route]:
+        """Every route the key may use, in the order of the config."""
+        return (route for name, route in self.routes.items() if principal.allows(name))
+
+    def need(self, route: Route, chat: ChatBody, bound: int) -> Need:
+        """The worst case of a call whose prompt has at most `bound` tokens, whichever model answers it in the end."""
+        output = (chat.max_tokens or route.max_output) * chat.n
+        prompt = min(bound, int(bound * route.memory.ratio * MARGIN) + 1)
+        worst = Usage(bound, output)
+        served = (route, *route.fallbacks)
+        cost = max(r.price.worst(worst) if r.price is not None else 0 for r in served)
+        return Need(prompt + output, bound + output, cost)
+
+    def gaps(self, model: str, upstream: str) -> GapCounts:
+        return self._gaps.of(model, upstream)
+
+    def connections(self) -> Iterator[Connections]:
+        """Of every endpoint."""
+        for endpoints in self.endpoints.values():
+            for endpoint in endpoints:
+                yield connections_of(endpoint)
+
+    def describe(self, route: Route) -> dict[str, object]:
+        """The entry of `/v1/models`."""
+        return {"id": route.name, "object": "model", "created": 0, "owned_by": "relay"}
+
+    def client_address(self, peer: str | None, head: Head) -> str | None:
+        """Where a request comes from, as far as trusted proxies tell; None when only an untold proxy is known."""
+        if peer is None or not self._is_trusted(peer):
+            return peer
+        if head.forwarded_for is not None:
+            for hop in reversed(head.forwarded_for.split(",")):
+                address = hop.strip()
+                if not self._is_trusted(address):
+                    return address
+        return head.real_ip
+
+    def _is_trusted(self, address: str) -> bool:
+        known = self._trust.get(address)
+        if known is None:
+            try:
+                parsed = ipaddress.ip_address(address)
+            except ValueError:
+                return False
+            if len(self._trust) >= ADDRESSES_KEPT:
+                self._trust.clear()
+            known = any(parsed in network for network in self._trusted)
+            self._trust[address] = known
+        return known
+
+
+def _endpoints(config: Config, memory: Memory, demo: Demo | None) -> dict[str, list[Endpoint]]:
+    """Every endpoint of every active upstream: one per API key, remembered from before where it was there."""
+    found: dict[str, list[Endpoint]] = {}
+    for name, upstream in config.active_upstreams.items():
+        if upstream.kind == "demo":
+            if demo is not None:
+                url = f"http://127.0.0.1:{demo.port}/v1"
+                found[name] = [_endpoint(name, upstream, url, demo.credential, memory)]
+            continue
+        keys: list[str | None] = [key.get_secret_value() for key in upstream.api_keys]
+        found[name] = [
+            _endpoint(name, upstream, upstream.base_url, key, memory) for key in keys or [None]
+        ]
+    return found
+
+
+def _endpoint(
+    name: str, upstream: UpstreamConfig, base_url: str | None, key: str | None, memory: Memory
+) -> Endpoint:
+    timeouts = upstream.timeouts
+    demo = upstream.kind == "demo"
+    endpoint = memory.directory.endpoint(
+        upstream=name,
+        base_url=base_url,
+        credential=key,
+        demo=demo,
+        account=upstream.account or name,
+        max_concurrent=upstream.max_concurrent,
+        connect=timeouts.connect,
+        first_token=timeouts.first_token,
+        idle=timeouts.idle,
+        answer=timeouts.answer,
+        total=timeouts.total,
+        ca_file=upstream.ca_file,
+    )
+    _equip(endpoint, memory.loop)
+    return endpoint
+
+
+def _equip(endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> None:
+    """Gives an endpoint its connections and its prepared head."""
+    if endpoint.connections is None:
+        endpoint.connections = Connections(loop, POOL_IDLE, POOL_AGE)
+    path = endpoint.base_path + CHAT_PATH
+    endpoint.request_head = request_head(path, endpoint.authority, endpoint.credential)
+    if endpoint.tls:
+        # Reading the system's authorities takes tens of milliseconds, so not at the first call.
+        tls_context(endpoint.ca_file)
+
+
+def _routes(
+    config: Config, memory: Memory, endpoints: dict[str, list[Endpoint]]
+) -> dict[str, Route]:
+    routes: dict[str, Route] = {}
+    for name, model in config.models.items():
+        members = [
+            Member(endpoint, entry.model or name, tier=entry.tier, weight=entry.weight)
+            for entry in model.pool
+            for endpoint in endpoints.get(entry.upstream, ())
+        ]
+        pool = Pool(members, strategy=model.strategy, budget=model.retry.budget)
+        remembered = memory.routes.setdefault(name, RouteMemory())
+        routes[name] = Route(name, model, pool, remembered)
+    for name, model in config.models.items():
+        routes[name].fallbacks = tuple(routes[other] for other in model.fallback)
+    return routes

@@ -1,0 +1,102 @@
+"""What metrics and the status page read of the running parts, at the moment they ask.
+
+Nothing is counted here: health, load, limits and queues live where they are decided, and this is the view of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from time import monotonic, time
+
+from relay import __version__
+from relay.accesslog import AccessLog
+from relay.admin import StatusReport, UpstreamStatus
+from relay.admission.gate import Gate
+from relay.gaps import GapCounts
+from relay.metrics import Sources
+from relay.proxy import Proxy
+from relay.snapshot import Memory, Snapshot
+
+
+class Seen(Sources):
+    """The parts of this process, seen from outside."""
+
+    def __init__(
+        self,
+        proxy: Proxy,
+        gate: Gate,
+        memory: Memory,
+        access_log: AccessLog,
+        snapshot: Callable[[], Snapshot],
+        log_dropped: Callable[[], int],
+    ) -> None:
+        self._proxy = proxy
+        self._gate = gate
+        self._memory = memory
+        self._access_log = access_log
+        self._snapshot = snapshot
+        self._log_dropped = log_dropped
+        self._started = monotonic()
+
+    def inflight_streams(self) -> Iterable[tuple[str, str, int]]:
+        found: dict[tuple[str, str], int] = {}
+        for exchange in self._proxy.active:
+            if exchange.streaming:
+                record = exchange.call.record
+                pair = (record.served_model or "other", record.upstream)
+                found[pair] = found.get(pair, 0) + 1
+        return [(model, upstream, count) for (model, upstream), count in found.items()]
+
+    def gaps(self) -> Iterable[tuple[tuple[str, str], GapCounts]]:
+        return self._memory.gaps.items()
+
+    def upstream_states(self) -> Iterable[tuple[str, str, int]]:
+        now = monotonic()
+        return [
+            (name, endpoint.state(now), 1)
+            for name, endpoints in self._snapshot().endpoints.items()
+            for endpoint in endpoints
+        ]
+
+    def upstream_inflight(self) -> Iterable[tuple[str, int, int | None]]:
+        """Per upstream; the limit is the account's, which several keys of one upstream share."""
+        found = []
+        for name, endpoints in self._snapshot().endpoints.items():
+            limit = endpoints[0].max_concurrent if endpoints else None
+            found.append((name, sum(endpoint.inflight for endpoint in endpoints), limit))
+        return found
+
+    def key_ratios(self) -> Iterable[tuple[str, str, float]]:
+        return self._gate.iter_ratios(monotonic(), time())
+
+    def key_expiries(self) -> Iterable[tuple[str, float]]:
+        by_id = self._snapshot().principals.by_id
+        return [(p.id, p.expires) for p in by_id.values() if p.expires is not None]
+
+    def retry_budget_empty(self) -> Iterable[tuple[str, int]]:
+        return [(name, memory.budget_empty) for name, memory in self._memory.routes.items()]
+
+    def store_up(self) -> Iterable[tuple[str, bool]]:
+        return [("memory", True)]
+
+    def status(self) -> StatusReport:
+        """The state of things for the status page."""
+        config = self._snapshot().config
+        states: dict[str, dict[str, int]] = {}
+        for upstream, state, count in self.upstream_states():
+            found = states.setdefault(upstream, {})
+            found[state] = found.get(state, 0) + count
+        return StatusReport(
+            __version__,
+            monotonic() - self._started,
+            str(config.path),
+            config.digest,
+            sum(count for _, _, count in self.inflight_streams()),
+            [
+                UpstreamStatus(name, states.get(name, {}), inflight, limit)
+                for name, inflight, limit in self.upstream_inflight()
+            ],
+        )
+
+    def log_dropped(self) -> int:
+        return self._access_log.dropped + self._log_dropped()

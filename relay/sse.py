@@ -1,0 +1,374 @@
+"""Server-sent events as bytes: where one ends, what it says, and the one member we take out of it.
+
+Bytes in, the same bytes out: events are never decoded and written anew. Lines end in LF, CRLF, CR or any mixture;
+there is no limit to a line, only one to an event. Junk is an event like any other (`Kind.UNPARSED`): nothing
+here raises on what an upstream sends, but for an event beyond `MAX_EVENT`.
+Source: WHATWG HTML, server-sent events; what the official SDKs do with broken ones.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Any
+
+import msgspec
+
+from relay.jsonscan import UNREADABLE, cuts, members
+from relay.usage import Usage, read_usage
+
+MAX_EVENT = 16 * 1024 * 1024
+"""Bytes. Tool arguments and images make events of megabytes; what is larger is an attack or a bug."""
+
+_BOM = b"\xef\xbb\xbf"
+
+_BLANK_LINE = re.compile(rb"\n(?:\n|\r\n|\r(?!\n|\Z))|\r\r")
+"""The end of a line and the blank line after it.
+
+A CR at the end of the buffer is a line end, or half of one. After LF it waits for the next byte, as CRLF streams are
+common and LF CR is not. After CR it is the blank line of a CR stream, which must not wait; an LF after it opens the
+next event.
+"""
+
+_LINE_ENDS = re.compile(rb"[\r\n]*+")
+
+
+class EventTooLong(Exception):
+    """An event grew past `MAX_EVENT`. `events` are the whole ones that came before it in the same data."""
+
+    def __init__(self, events: list[bytes]) -> None:
+        super().__init__(f"an event is longer than {MAX_EVENT} bytes")
+        self.events = events
+
+
+class EventSplitter:
+    """Cuts a stream into events. Remembers the bytes of the one that is not whole yet; dies with the stream.
+
+    Blank lines before an event belong to it. The cutting of the input makes no difference to the events.
+    """
+
+    __slots__ = ("_from", "_held", "_inside", "_mixed", "_opened")
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+        self._from = 0
+        """Offset in `_held` up to which no event ends."""
+        self._inside = False
+        """`_held` has more than blank lines."""
+        self._mixed = False
+        """A CR was seen: until then a blank line is LF LF, which `find` finds faster."""
+        self._opened = False
+        """The stream's first bytes were seen, and are no BOM any more."""
+
+    @property
+    def pending(self) -> int:
+        """Bytes held back because their event is not whole."""
+        return len(self._held)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """The events that are whole now, each with its blank line. Raises `EventTooLong`."""
+        buffer: bytes | bytearray = data
+        if self._held:
+            self._held += data
+            buffer = self._held
+        if not self._opened:
+            if len(buffer) < 3 and _BOM.startswith(buffer):
+                self._held = bytearray(buffer)
+                return []
+            self._opened = True
+            if buffer.startswith(_BOM):
+                self._held = bytearray()
+                buffer = bytes(buffer[3:])
+        if not self._mixed and b"\r" in data:
+            self._mixed = True
+        events, start = self._cut(buffer)
+        self._keep(buffer, start)
+        if len(self._held) > MAX_EVENT:
+            raise EventTooLong(events)
+        return events
+
+    def _cut(self, buffer: bytes | bytearray) -> tuple[list[bytes], int]:
+        """The whole events of the buffer, and where the rest begins."""
+        events: list[bytes] = []
+        start, at, inside = 0, self._from, self._inside
+        size = len(buffer)
+        while True:
+            if not inside:
+                if at < size and buffer[at] < 14 and (blank := _LINE_ENDS.match(buffer, at)):
+                    at = blank.end()
+                if at >= size:
+                    break
+                inside = True
+            end = self._end_of_event(buffer, at)
+            if end < 0:
+                # The longest blank line is CR LF CR LF; its first three bytes may be the last ones here.
+                at = max(at, size - 3)
+                break
+            if end - start > MAX_EVENT:
+                raise EventTooLong(events)
+            events.append(bytes(buffer[start:end]))
+            start = at = end
+            inside = False
+        self._from, self._inside = at - start, inside
+        return events, start
+
+    def _end_of_event(self, buffer: bytes | bytearray, at: int) -> int:
+        if self._mixed:
+            blank = _BLANK_LINE.search(buffer, at)
+            return -1 if blank is None else blank.end()
+        end = buffer.find(b"\n\n", at)
+        return end if end < 0 else end + 2
+
+    def _keep(self, buffer: bytes | bytearray, start: int) -> None:
+        if buffer is self._held:
+            del self._held[:start]
+        elif start < len(buffer):
+            self._held += buffer[start:]
+
+
+def data_of(event: bytes) -> bytes | None:
+    """The joined data lines; None when the event has none (a comment, an `event:` alone)."""
+    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
+        return event[6:-2]
+    if b"data" not in event:
+        return None
+    lines = _data_spans(event)
+    if not lines:
+        return None
+    return b"\n".join([event[start:end] for start, end in lines])
+
+
+_LINE = re.compile(rb"([^\r\n]*+)(?:\r\n|\n|\r|\Z)")
+
+
+def _data_spans(event: bytes) -> list[tuple[int, int]]:
+    """Where the values of the data lines stand."""
+    spans: list[tuple[int, int]] = []
+    for line in _LINE.finditer(event):
+        start, end = line.span(1)
+        if event.startswith(b"data:", start, end):
+            start += 5
+            # One blank after the colon is not part of the value.
+            spans.append((start + (event[start : start + 1] == b" "), end))
+        elif event[start:end] == b"data":
+            spans.append((end, end))
+    return spans
+
+
+class Kind(enum.IntEnum):
+    """What an event means to a stream."""
+
+    COMMENT = 0
+    """No data."""
+    EMPTY = 1
+    """A role, an empty delta, JSON that we do not know: the answer has not begun."""
+    CONTENT = 2
+    FINAL = 3
+    """A choice has its finish reason."""
+    USAGE = 4
+    """No choice, only the usage."""
+    ERROR = 5
+    DONE = 6
+    UNPARSED = 7
+    """Its data is not JSON."""
+
+
+class Event(msgspec.Struct, gc=False):
+    """An event that was looked into."""
+
+    raw: bytes
+    """As it came, with its blank line."""
+    kind: Kind
+    data: bytes | None = None
+    usage: Usage | None = None
+    error: object = None
+    """The value of the top-level `error`, decoded."""
+    finish: str | None = None
+    """The first finish reason."""
+    index: int = 0
+    """Of the choice that has it."""
+    null_usage: bool = False
+    """There is a top-level `"usage": null`."""
+
+
+class _Delta(msgspec.Struct, gc=False):
+    content: Any = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+    refusal: Any = None
+    audio: Any = None
+
+
+class _Choice(msgspec.Struct, gc=False):
+    delta: _Delta | None = None
+    text: Any = None
+    finish_reason: Any = None
+    index: int = 0
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    choices: list[_Choice] | None = None
+    usage: Any = msgspec.UNSET
+    error: Any = None
+
+
+_chunk = msgspec.json.Decoder(_Chunk).decode
+_anything = msgspec.json.Decoder().decode
+
+
+def classify(event: bytes) -> Event:
+    """What a whole event says. For the time before the commit and the slow path; never raises."""
+    data = data_of(event)
+    if not data:
+        return Event(event, Kind.COMMENT, data)
+    if data.startswith(b"[DONE]"):
+        # SDKs take whatever begins so for the end.
+        return Event(event, Kind.DONE, data)
+    try:
+        chunk = _chunk(data)
+    except msgspec.ValidationError:
+        return _classify_foreign(event, data)
+    except UNREADABLE:
+        return Event(event, Kind.UNPARSED, data)
+    return _read(event, data, chunk)
+
+
+def _read(event: bytes, data: bytes, chunk: _Chunk) -> Event:
+    if chunk.error is not None:
+        return Event(event, Kind.ERROR, data, error=chunk.error)
+    kind = Kind.EMPTY
+    finish: str | None = None
+    index = 0
+    for choice in chunk.choices or ():
+        if choice.finish_reason is not None:
+            if finish is None:
+                finish = str(choice.finish_reason)
+                index = choice.index
+            kind = Kind.FINAL
+        elif kind is Kind.EMPTY and (choice.text or (choice.delta and _says(choice.delta))):
+            kind = Kind.CONTENT
+    usage = chunk.usage
+    if usage is msgspec.UNSET:
+        return Event(event, kind, data, None, None, finish, index)
+    if not chunk.choices and isinstance(usage, dict):
+        kind = Kind.USAGE
+    return Event(event, kind, data, read_usage(usage), None, finish, index, usage is None)
+
+
+def _says(delta: _Delta) -> bool:
+    return bool(
+        delta.content
+        or delta.reasoning_content
+        or delta.reasoning
+        or delta.tool_calls
+        or delta.function_call
+        or delta.refusal
+        or delta.audio
+    )
+
+
+def _classify_foreign(event: bytes, data: bytes) -> Event:
+    """JSON that is not quite a chunk: what can be read of it counts, such as an error, or content with an odd index."""
+    try:
+        root = _anything(data)
+    except UNREADABLE:
+        return Event(event, Kind.UNPARSED, data)
+    if not isinstance(root, dict):
+        return Event(event, Kind.EMPTY, data)
+    choices = root.get("choices")
+    return _read(
+        event,
+        data,
+        _Chunk(
+            [_foreign_choice(choice) for choice in choices if isinstance(choice, dict)]
+            if isinstance(choices, list)
+            else None,
+            root.get("usage", msgspec.UNSET),
+            root.get("error"),
+        ),
+    )
+
+
+def _foreign_choice(choice: dict[str, Any]) -> _Choice:
+    delta, index = choice.get("delta"), choice.get("index")
+    return _Choice(
+        _Delta(*map(delta.get, _Delta.__struct_fields__)) if isinstance(delta, dict) else None,
+        choice.get("text"),
+        choice.get("finish_reason"),
+        index if type(index) is int else 0,
+    )
+
+
+class _UsageAlone(msgspec.Struct, gc=False):
+    usage: Any = msgspec.UNSET
+
+
+_usage_alone = msgspec.json.Decoder(_UsageAlone).decode
+
+
+def strip_null_usage(event: bytes) -> bytes:
+    """The event without its top-level `"usage": null`; the same object when it has none."""
+    if b"usage" not in event:
+        return event
+    return _strip_usage(event, null=True)
+
+
+def strip_usage(event: bytes) -> bytes:
+    """The event without its top-level usage object; the same object when it has none."""
+    if b"usage" not in event:
+        return event
+    return _strip_usage(event, null=False)
+
+
+def _strip_usage(event: bytes, null: bool) -> bytes:
+    data = data_of(event)
+    if not data:
+        return event
+    try:
+        usage = _usage_alone(data).usage
+        if not (usage is None if null else isinstance(usage, dict)):
+            return event
+        if null and (at := _null_usage_at(event, data)) > 0:
+            return event[:at] + event[at + len(_NULL_USAGE) :]
+        ranges = cuts(members(data), b"usage")
+    except UNREADABLE:
+        return event
+    return _cut_data(event, ranges) if ranges else event
+
+
+_NULL_USAGE = b',"usage":null'
+
+
+def _null_usage_at(event: bytes, data: bytes) -> int:
+    """Where the member stands in the event of a common server, of which we know that it has one; -1: look closer."""
+    at = event.find(_NULL_USAGE)
+    one_line = event.startswith(b"data: ") and len(event) == len(data) + 8
+    if at < 0 or not one_line or event.count(b'"usage"') != 1:
+        return -1
+    # The last brace of valid JSON closes the root: a member that ends there is one of the root.
+    if event.endswith(b"}\n\n") and at + len(_NULL_USAGE) == len(event) - 3:
+        return at
+    # The only key of that name that there is, for none is spelled with escapes.
+    if event[at + len(_NULL_USAGE)] in b",}" and b"\\u" not in event:
+        return at
+    return -1
+
+
+def _cut_data(event: bytes, ranges: list[tuple[int, int]]) -> bytes:
+    """Takes ranges of the data out of the event. A range that spans data lines leaves their line ends in place."""
+    kept: list[bytes] = []
+    done = 0
+    offset = 0
+    for start, end in _data_spans(event):
+        for first, last in ranges:
+            a = max(first - offset, 0) + start
+            b = min(last - offset + start, end)
+            if a < b:
+                kept.append(event[done:a])
+                done = b
+        # The line end between two data lines is one byte of the data.
+        offset += end - start + 1
+    kept.append(event[done:])
+    return b"".join(kept)

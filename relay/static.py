@@ -1,0 +1,58 @@
+"""A configured text as an ordinary chat completion: the last step of a degradation plan.
+
+Streamed it is a role delta, the text in a few pieces, a `finish_reason` and `[DONE]`, so that no client can tell it from
+a model; the header `x-relay-fallback: static` and the record can.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from relay.chatbody import ChatBody
+
+PIECE = 24
+"""Characters a delta."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _pieces(text: str) -> list[str]:
+    return [text[at : at + PIECE] for at in range(0, len(text), PIECE)]
+
+
+def static_stream(text: str, chat: ChatBody, request_id: str, created: int) -> tuple[bytes, int]:
+    """The events of the answer, and how many there are."""
+    common = {
+        "id": "chatcmpl-" + request_id,
+        "object": "chat.completion.chunk",
+        "created": created,
+        "model": chat.model,
+    }
+
+    def chunk(delta: dict[str, str], finish: str | None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return b"data: " + _encode({**common, "choices": [choice]}) + b"\n\n"
+
+    events = [chunk({"role": "assistant", "content": ""}, None)]
+    events += [chunk({"content": piece}, None) for piece in _pieces(text)]
+    events.append(chunk({}, "stop"))
+    if chat.include_usage:
+        usage = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+        events.append(b"data: " + _encode({**common, "choices": [], "usage": usage}) + b"\n\n")
+    events.append(b"data: [DONE]\n\n")
+    return b"".join(events), len(events)
+
+
+def static_body(text: str, chat: ChatBody, request_id: str, created: int) -> bytes:
+    """The answer to a call that is not streamed."""
+    message = {"role": "assistant", "content": text, "refusal": None}
+    return _encode(
+        {
+            "id": "chatcmpl-" + request_id,
+            "object": "chat.completion",
+            "created": created,
+            "model": chat.model,
+            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+        }
+    )

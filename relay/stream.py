@@ -1,0 +1,443 @@
+"""A committed stream: the upstream's events, passed on as they come, until the one true end.
+
+Rules that hold here:
+- only whole events leave, so that every failure finds the client at an event boundary;
+- a stream is complete when `[DONE]` came or every choice has a `finish_reason`; everything else is told to the client
+  by one error event, no `[DONE]`, and a connection that ends without its last chunk;
+- per event there is a framing check, a few searches for what matters, a clock read and one write. No JSON, no log,
+  no metric, no queue, no task. What an event holds is looked at only when a search hits (`_pass`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from time import monotonic
+from typing import Protocol
+
+from relay.call import Client
+from relay.chunked import LAST_CHUNK, frame
+from relay.errors import error_event
+from relay.gaps import GAP_EDGES, GapCounts
+from relay.records import Cause
+from relay.sse import Event, EventSplitter, EventTooLong, Kind, classify, strip_null_usage
+from relay.timers import NEVER, Wheel
+from relay.upstream.attempt import unframed
+from relay.upstream.encoding import BadCoding, Inflater
+from relay.upstream.failures import Scrubber, describe
+from relay.upstream.wire import Connection
+from relay.usage import Usage
+
+KEEP_ALIVE = b": keep-alive\n\n"
+"""The one thing that OpenAI SDKs safely ignore."""
+
+TAIL_WAIT = 2.0
+"""Seconds in which an upstream may end its framing after `[DONE]`, so that its connection can be used again."""
+
+MESSAGES: dict[Cause, tuple[str, str]] = {
+    "idle_timeout": ("The upstream stopped sending before the answer was complete.", "timeout"),
+    "total_timeout": ("The answer took longer than this server allows.", "timeout"),
+    "drain": ("The server is shutting down; the answer is not complete.", "server_shutting_down"),
+}
+BROKEN = ("The upstream failed before the answer was complete.", "upstream_stream_error")
+
+
+class Ending(Protocol):
+    """Who started the stream and must settle it."""
+
+    def stream_ended(self, cause: Cause) -> None:
+        """Called once. The client has been told already."""
+
+
+class Limits:
+    """Seconds of silence and patience, from the snapshot that the call started with."""
+
+    __slots__ = ("heartbeat", "idle", "total_deadline", "write_stall")
+
+    def __init__(self, idle: float, total_deadline: float, write_stall: float, heartbeat: float) -> None:
+        self.idle = idle
+        self.total_deadline = total_deadline
+        self.write_stall = write_stall
+        self.heartbeat = heartbeat
+
+
+class Stream:
+    """Passes one committed stream on. Dies at its end; `over` says so to callbacks that come later."""
+
+    __slots__ = (
+        "_chunked",
+        "_client",
+        "_connection",
+        "_counts",
+        "_gaps",
+        "_inflater",
+        "_last_segment",
+        "_limits",
+        "_owner",
+        "_scrub",
+        "_slow",
+        "_splitter",
+        "_stalled",
+        "_summed",
+        "_wheel",
+        "_withhold",
+        "_wrote",
+        "choices",
+        "done",
+        "events",
+        "finished",
+        "last",
+        "max_gap",
+        "over",
+        "slot",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        owner: Ending,
+        client: Client,
+        wheel: Wheel,
+        limits: Limits,
+        gaps: GapCounts,
+        scrub: Scrubber,
+        *,
+        chunked: bool,
+        withhold_usage: bool,
+        choices: int,
+    ) -> None:
+        self._owner = owner
+        self._client = client
+        self._wheel = wheel
+        self._limits = limits
+        self._gaps = gaps
+        self._counts = gaps.counts
+        self._scrub = scrub
+        self._chunked = chunked
+        self._withhold = withhold_usage
+        self.choices = choices
+        self._connection: Connection | None = None
+        self._splitter = EventSplitter()
+        self._inflater: Inflater | None = None
+        self._slow = True
+        """The next segment must be taken apart: something is held, or this client or answer needs another framing."""
+        self._last_segment = b""
+        self._stalled = 0.0
+        self._summed = False
+        self._wrote = 0.0
+        self.done = False
+        self.finished = 0
+        """Choices whose `finish_reason` came by in an event that was looked at."""
+        self.events = 0
+        self.last = 0.0
+        self.max_gap = 0.0
+        self.over = False
+        self.slot = NEVER
+        self.usage: Usage | None = None
+
+    # -- from the owner --
+
+    def begin(
+        self,
+        head: bytes,
+        events: list[Event],
+        connection: Connection,
+        splitter: EventSplitter,
+        inflater: Inflater | None,
+        now: float,
+    ) -> None:
+        """Sends the head and the events held so far in one write and takes the connection over."""
+        self._connection = connection
+        self._splitter = splitter
+        self._inflater = inflater
+        self._wrote = self.last = now
+        connection.receiver = self
+        out = self._pass_events(events)
+        self._client.send(head + self._framed(out) if out else head)
+        self._after()
+        if not self.over:
+            self._wheel.add(self, self._next_deadline(now))
+            if self._client.choked:
+                self.pause()
+
+    def pause(self) -> None:
+        """The client reads slower than the upstream sends: stop reading, start counting."""
+        if self._connection is not None and not self.over:
+            self._connection.pause()
+            self._stalled = monotonic()
+            self._wheel.drop(self)
+            self._wheel.add(self, self._stalled + self._limits.write_stall)
+
+    def resume(self) -> None:
+        if self._connection is not None and self._stalled:
+            self._stalled = 0.0
+            # The silence was the client's: the upstream gets its whole time again.
+            self.last = monotonic()
+            self._connection.resume()
+
+    def cancel(self) -> None:
+        """Ends without a word: the client is gone."""
+        self._release()
+
+    def break_off(self, cause: Cause, message: str, code: str | None) -> None:
+        """The error end: one event, no `[DONE]`, no last chunk."""
+        if self.over:
+            return
+        self._release()
+        self._client.send(self._framed(error_event(message, code)))
+        self._client.break_off()
+        self._owner.stream_ended(cause)
+
+    # -- wire.Receiver --
+
+    def headed(self, head: object) -> None:
+        raise AssertionError("a committed stream has its head")
+
+    def chunks(self, data: bytes, first: int) -> None:
+        # The splice: an event boundary at both ends, nothing inside that we act on, so the bytes go on as they are.
+        if (
+            self._slow
+            or not data.endswith(b"\n\n\r\n")
+            or not data.startswith(b"data:", first)
+            or b'"usage"' in data
+            or b'"error"' in data
+            or b"[DONE]" in data
+        ):
+            self.payload(unframed(data, first))
+            return
+        now = monotonic()
+        gap = now - self.last
+        self.last = now
+        self._counts[bisect_left(GAP_EDGES, gap)] += 1
+        if gap > self.max_gap:
+            self.max_gap = gap
+        self.events += data.count(b"\n\n")
+        self._last_segment = data
+        self._client.send(data)
+
+    def payload(self, data: bytes) -> None:
+        if self.over:
+            return
+        try:
+            if self._inflater is not None:
+                data = self._inflater.feed(data)
+            raw = self._splitter.feed(data)
+        except EventTooLong:
+            self._fail("line_too_long")
+            return
+        except BadCoding:
+            self._fail("encoded")
+            return
+        if raw:
+            out = self._pass_raw(raw)
+            if out:
+                self._wrote = monotonic()
+                self._client.send(self._framed(out))
+        self._after()
+
+    def ended(self, by_close: bool) -> None:
+        if self.over:
+            return
+        if self._inflater is not None and not self._inflater.complete:
+            self._fail("encoded")
+        elif self._complete():
+            self._end("done_missing")
+        else:
+            self._fail("upstream_truncated")
+
+    def lost(self, fault: str) -> None:
+        if self.over:
+            return
+        if self._complete():
+            self._end("done_missing")
+        elif fault == "bad_framing":
+            self._fail("bad_framing")
+        else:
+            self._fail("upstream_truncated" if fault == "truncated" else "upstream_reset")
+
+    # -- timers.Timed --
+
+    def expired(self, now: float) -> None:
+        if self.over:
+            return
+        limits = self._limits
+        if self._stalled:
+            if now - self._stalled >= limits.write_stall:
+                self._release()
+                self._client.abort()
+                self._owner.stream_ended("write_stall")
+                return
+        elif now >= limits.total_deadline:
+            self.break_off("total_timeout", *MESSAGES["total_timeout"])
+            return
+        elif now - self.last >= limits.idle:
+            self.break_off("idle_timeout", *MESSAGES["idle_timeout"])
+            return
+        elif now - max(self._wrote, self.last) >= limits.heartbeat:
+            self._wrote = now
+            self._client.send(self._framed(KEEP_ALIVE))
+        self._wheel.add(self, self._next_deadline(now))
+
+    # -- inside --
+
+    def _next_deadline(self, now: float) -> float:
+        limits = self._limits
+        if self._stalled:
+            return self._stalled + limits.write_stall
+        heartbeat = max(self._wrote, self.last) + limits.heartbeat
+        return min(limits.total_deadline, self.last + limits.idle, heartbeat)
+
+    def _framed(self, payload: bytes) -> bytes:
+        return frame(payload) if self._chunked else payload
+
+    def _pass_raw(self, raw: list[bytes]) -> bytes:
+        """What of these whole events goes to the client."""
+        out: list[bytes] = []
+        for event in raw:
+            if self.over or self.done:
+                break
+            if (
+                event.startswith(b"data:")
+                and self.choices == 1
+                and b'"usage"' not in event
+                and b'"error"' not in event
+                and b"[DONE]" not in event
+                and b'"finish_reason"' not in event
+            ):
+                self._count()
+                out.append(event)
+            else:
+                self._pass(classify(event), out)
+        return b"".join(out)
+
+    def _pass_events(self, events: list[Event]) -> bytes:
+        out: list[bytes] = []
+        for event in events:
+            if self.over or self.done:
+                break
+            self._pass(event, out)
+        return b"".join(out)
+
+    def _pass(self, event: Event, out: list[bytes]) -> None:
+        """Acts on one event that was looked into, and keeps it for the client or not."""
+        kind = event.kind
+        if kind is Kind.ERROR:
+            if out:
+                self._client.send(self._framed(b"".join(out)))
+                out.clear()
+            self.break_off("error_event", *describe(event.error, self._scrub))
+            return
+        if kind is Kind.COMMENT:
+            out.append(event.raw)
+            return
+        if event.usage is not None:
+            self.usage = event.usage
+        if kind is Kind.USAGE:
+            # Servers send it last: a stream that got here without `[DONE]` is whole.
+            self._summed = True
+            if self._withhold:
+                self.last = monotonic()
+                return
+        self._count()
+        if kind is Kind.DONE:
+            self.done = True
+        elif event.finish is not None:
+            self.finished += 1
+        raw = event.raw
+        if self._withhold and event.null_usage:
+            raw = strip_null_usage(raw)
+        out.append(raw)
+
+    def _count(self) -> None:
+        now = monotonic()
+        gap = now - self.last
+        self.last = now
+        if self.events:
+            self._counts[bisect_left(GAP_EDGES, gap)] += 1
+            if gap > self.max_gap:
+                self.max_gap = gap
+        self.events += 1
+
+    def _after(self) -> None:
+        """Settles what the last events left behind: the end, or how the next segment may be taken."""
+        if self.over:
+            return
+        if self.done:
+            self._end("done")
+            return
+        self._slow = (
+            not self._chunked
+            or self._inflater is not None
+            or self._splitter.pending > 0
+            or self.choices > 1
+        )
+
+    def _complete(self) -> bool:
+        if self.done or self._summed or self.finished >= self.choices:
+            return True
+        return self.choices == 1 and _finishes(self._last_segment)
+
+    def _fail(self, cause: Cause) -> None:
+        self.break_off(cause, *MESSAGES.get(cause, BROKEN))
+
+    def _end(self, cause: Cause) -> None:
+        """The stream is complete."""
+        connection = self._connection
+        self._release(tail=True)
+        if connection is not None and connection.receiver is self:
+            # `[DONE]` came, the last chunk did not yet: the client must not wait for it.
+            connection.receiver = _Tail(connection, self._wheel)
+        if self._chunked:
+            self._client.send(LAST_CHUNK)
+        self._client.end(keep_alive=self._chunked)
+        self._owner.stream_ended(cause)
+
+    def _release(self, tail: bool = False) -> None:
+        self.over = True
+        self._wheel.drop(self)
+        connection = self._connection
+        self._connection = None
+        if connection is not None and not tail and connection.receiver is self:
+            connection.close()
+        self._last_segment = b""
+
+
+def _finishes(segment: bytes) -> bool:
+    """Whether the last event of a segment that was spliced ended its only choice."""
+    if b'"finish_reason"' not in segment:
+        return False
+    events = EventSplitter().feed(unframed(segment, segment.find(b"\r\n") + 2))
+    return any(classify(event).finish is not None for event in events)
+
+
+class _Tail:
+    """Waits for the end of the framing after `[DONE]`; anything else closes the connection."""
+
+    __slots__ = ("_connection", "_wheel", "slot")
+
+    def __init__(self, connection: Connection, wheel: Wheel) -> None:
+        self._connection = connection
+        self._wheel = wheel
+        self.slot = NEVER
+        wheel.add(self, monotonic() + TAIL_WAIT)
+
+    def headed(self, head: object) -> None: ...
+
+    def chunks(self, data: bytes, first: int) -> None:
+        self._close()
+
+    def payload(self, data: bytes) -> None:
+        if data.strip():
+            self._close()
+
+    def ended(self, by_close: bool) -> None:
+        self._wheel.drop(self)
+
+    def lost(self, fault: str) -> None:
+        self._wheel.drop(self)
+
+    def expired(self, now: float) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self._wheel.drop(self)
+        self._connection.close()

@@ -1,0 +1,101 @@
+"""Deadlines of very many objects with one timer of the loop: a wheel of slots, `TICK` seconds each.
+
+A handle of the loop per deadline costs about a microsecond to make and another to cancel, and most deadlines
+never fire. Here an object is put into the set of the slot in which it is due, and taken out again when it ends.
+A deadline that only ever moves later (silence since the last event) is not moved in the wheel at all: when its
+old slot comes up, `expired` looks at its own clock and adds the object again.
+
+The wheel is the one place that reads how late the loop is, since its ticks are due at known times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+TICK = 0.02
+"""Seconds: the precision of every deadline. Timeouts are hundreds of milliseconds at the least."""
+
+NEVER = -1
+"""The slot of an object that is in no wheel."""
+
+
+class Timed(Protocol):
+    """Something with one deadline. `slot` belongs to the wheel; start it as `NEVER`."""
+
+    slot: int
+
+    def expired(self, now: float) -> None:
+        """The deadline may be over: act, or add yourself again. Called outside any slot."""
+
+
+class Wheel:
+    """Lives as long as its loop; sleeps when nothing is due."""
+
+    __slots__ = ("_handle", "_loop", "_next", "_slots", "on_lag")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._slots: dict[int, set[Timed]] = {}
+        self._next = 0
+        self._handle: asyncio.TimerHandle | None = None
+        self.on_lag: Callable[[float], None] | None = None
+        """Told at every tick how many seconds late the loop ran it."""
+
+    def add(self, item: Timed, deadline: float) -> None:
+        """`item.expired` is called at `deadline` (seconds of the loop's clock) or up to two ticks later."""
+        slot = int(deadline / TICK) + 1
+        item.slot = slot
+        due = self._slots.get(slot)
+        if due is None:
+            self._slots[slot] = {item}
+            if self._handle is None:
+                self._schedule()
+        else:
+            due.add(item)
+
+    def drop(self, item: Timed) -> None:
+        """Forgets the item; harmless when it is in no slot."""
+        slot = item.slot
+        if slot != NEVER:
+            item.slot = NEVER
+            due = self._slots.get(slot)
+            if due is not None:
+                due.discard(item)
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        self._slots.clear()
+
+    def _schedule(self) -> None:
+        # uvloop's timers count whole milliseconds of a cached clock: the tick is taken from the clock, not counted.
+        self._next = int(self._loop.time() / TICK) + 1
+        self._handle = self._loop.call_at(self._next * TICK, self._tick)
+
+    def _tick(self) -> None:
+        now = self._loop.time()
+        if self.on_lag is not None:
+            self.on_lag(max(0.0, now - self._next * TICK))
+        last = int(now / TICK)
+        slots = self._slots
+        # After a long stall there are fewer slots in use than ticks gone by.
+        if last - self._next > len(slots):
+            due = sorted(slot for slot in slots if slot <= last)
+        else:
+            due = [slot for slot in range(self._next, last + 1) if slot in slots]
+        for slot in due:
+            for item in slots.pop(slot):
+                if item.slot == slot:
+                    item.slot = NEVER
+                    item.expired(now)
+        # What an expiry added for a slot already gone by is due at the next tick.
+        for slot in [slot for slot in slots if slot <= last] if slots and min(slots) <= last else ():
+            for item in slots.pop(slot):
+                self.add(item, (last + 1) * TICK)
+        if slots:
+            self._schedule()
+        else:
+            self._handle = None

@@ -1,0 +1,409 @@
+"""One try of one member: from the request's bytes to a committed answer or a failure.
+
+An attempt holds back what its upstream sends until it knows what it is: the first event with content, reasoning
+or a tool call of a stream, the whole body of a plain answer. Only then does its `Owner` hear of it, and only then
+may a byte go to the client. It decides nothing about what comes next: its failure says how safe another try is.
+
+Phases: dialling → waiting (sent) → answering (head read) → over. A committed stream is handed on together with the
+connection; the attempt then only remembers what to tell its endpoint at the end of the stream (`close`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic, time
+from typing import Protocol
+
+import msgspec
+
+from relay.records import AttemptRecord
+from relay.sse import MAX_EVENT, Event, EventSplitter, EventTooLong, Kind, classify
+from relay.timers import NEVER, Wheel
+from relay.upstream import failures
+from relay.upstream.dial import Dialer
+from relay.upstream.encoding import BadCoding, Inflater
+from relay.upstream.endpoint import Endpoint
+from relay.upstream.failures import Failure, Scrubber
+from relay.upstream.headers import ResponseHead
+from relay.upstream.pool import Member
+from relay.upstream.wire import Connection, Connections
+from relay.usage import Usage, usage_of
+
+MAX_HELD = 1024 * 1024
+"""Bytes of a plain answer that are held back so that a short, cut or wrong one can still fail over."""
+MAX_ERROR_BODY = 65536
+"""Bytes read of an error answer."""
+
+
+class Tools:
+    """What every attempt of this process works with."""
+
+    __slots__ = ("dialer", "wheel")
+
+    def __init__(self, dialer: Dialer, wheel: Wheel) -> None:
+        self.dialer = dialer
+        self.wheel = wheel
+
+
+class Request:
+    """What is sent to one member: the same for every attempt but for the parts that belong to the member."""
+
+    __slots__ = ("body", "forward", "stream")
+
+    def __init__(self, forward: bytes, body: bytes, stream: bool) -> None:
+        self.forward = forward
+        self.body = body
+        self.stream = stream
+
+
+class Owner(Protocol):
+    """Who wants the answer. Each attempt calls one of these once, and nothing after `cancel`."""
+
+    def attempt_failed(self, attempt: Attempt, failure: Failure) -> None: ...
+
+    def stream_committed(self, attempt: Attempt, events: list[Event]) -> None:
+        """The first event that counts is the last of those held; `attempt.take()` gives the connection."""
+
+    def answer_complete(self, attempt: Attempt, body: bytes, usage: Usage | None) -> None: ...
+
+    def answer_large(self, attempt: Attempt, body: bytes) -> None:
+        """A plain answer passed `MAX_HELD`: it goes on as it comes."""
+
+
+class _Answer(msgspec.Struct):
+    """What we look at in a plain answer; decoding it proves that the whole body is JSON."""
+
+    error: object = None
+    usage: msgspec.Raw = msgspec.Raw()
+    choices: msgspec.Raw = msgspec.Raw()
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+
+
+class Attempt:
+    """One try; alive until its stream ends."""
+
+    __slots__ = (
+        "_body",
+        "_connection",
+        "_dial",
+        "_events",
+        "_fresh",
+        "_held",
+        "_inflater",
+        "_owner",
+        "_request",
+        "_scrub",
+        "_splitter",
+        "_ticket",
+        "_tools",
+        "dialled",
+        "first_event",
+        "head",
+        "member",
+        "over",
+        "result",
+        "sent",
+        "slot",
+        "started",
+    )
+
+    def __init__(
+        self, tools: Tools, owner: Owner, member: Member, request: Request, scrub: Scrubber
+    ) -> None:
+        self._tools = tools
+        self._owner = owner
+        self._request = request
+        self._scrub = scrub
+        self.member = member
+        self.head: ResponseHead | None = None
+        self.over = False
+        """No more is to be expected of it before the commit: it failed, was cancelled, or has committed."""
+        self.sent = False
+        """The request's bytes are on their way: from here on it may have cost money."""
+        self.dialled = 0.0
+        """Seconds spent on getting a connection."""
+        self.first_event = 0.0
+        self.result = ""
+        self.started = 0.0
+        self.slot = NEVER
+        self._connection: Connection | None = None
+        self._dial: asyncio.Task[None] | None = None
+        self._fresh = False
+        self._inflater: Inflater | None = None
+        self._splitter: EventSplitter | None = None
+        self._events: list[Event] = []
+        self._body: list[bytes] = []
+        self._held = 0
+        self._ticket = 0
+
+    # -- from the owner --
+
+    def start(self, now: float, deadline: float) -> None:
+        """Begins; `deadline` (clock seconds) ends the silence it is allowed before it commits."""
+        self.started = now
+        self._ticket = self.member.begin(now)
+        self._tools.wheel.add(self, deadline)
+        connection = connections_of(self.member.endpoint).take(now)
+        if connection is not None:
+            self._send(connection)
+        else:
+            self._open()
+
+    def cancel(self) -> None:
+        """Gives up without a verdict: the client left or another attempt won."""
+        if not self.over:
+            self._finish()
+            self.close(failures.CANCELLED, None)
+
+    def take(self) -> tuple[Connection | None, EventSplitter | None, Inflater | None]:
+        """Hands on the connection and what decodes it, after the commit."""
+        return self._connection, self._splitter, self._inflater
+
+    def close(self, result: str, failure: Failure | None) -> None:
+        """The verdict, once, at the end of everything: load is released and health learns what happened."""
+        if self.result:
+            return
+        self.result = result
+        now = monotonic()
+        ttft = self.first_event - self.started if self.first_event else None
+        verdict = failures.verdict_of(result, failure)
+        self.member.end(now, verdict, failure, ttft, self._ticket)
+
+    def record(self) -> AttemptRecord:
+        end = self.first_event or monotonic()
+        return AttemptRecord(
+            self.member.endpoint.name, self.result or "ok", (end - self.started) * 1000
+        )
+
+    # -- timers.Timed --
+
+    def expired(self, now: float) -> None:
+        if not self.over:
+            plain = (
+                failures.answer_timeout
+                if not self._request.stream
+                else failures.first_token_timeout
+            )
+            if not self.sent:
+                # Never got so far as to ask: the dial took all the silence there was.
+                plain = failures.connect_timeout
+            self._fail(plain())
+
+    # -- connecting --
+
+    def _open(self) -> None:
+        endpoint = self.member.endpoint
+        self._fresh = True
+        self._dial = self._tools.dialer.dial(endpoint, connections_of(endpoint), self._dialled)
+
+    def _dialled(self, connection: Connection | None, fault: str) -> None:
+        self._dial = None
+        if self.over:
+            if connection is not None:
+                connection.close()
+            return
+        self.dialled = monotonic() - self.started
+        if connection is None:
+            self._fail(failures.by_fault(fault))
+        else:
+            self._send(connection)
+
+    def _send(self, connection: Connection) -> None:
+        self._connection = connection
+        self.sent = True
+        request = self._request
+        head = self.member.endpoint.request_head
+        body = request.body
+        connection.send(
+            self, b"%b%bcontent-length: %d\r\n\r\n" % (head, request.forward, len(body)), body
+        )
+
+    # -- wire.Receiver --
+
+    def headed(self, head: ResponseHead) -> None:
+        self.head = head
+        status = head.status
+        if status != 200:
+            if 300 <= status < 400:
+                self._fail(failures.redirect())
+            elif status < 300:
+                self._fail(failures.bad_status())
+            return
+        if head.encoding:
+            try:
+                self._inflater = Inflater(head.encoding)
+            except BadCoding:
+                self._fail(failures.encoded())
+                return
+        if self._request.stream and head.content_type == b"text/event-stream":
+            self._splitter = EventSplitter()
+        elif not self._request.stream and head.content_type == b"text/event-stream":
+            self._fail(failures.bad_content_type())
+
+    def chunks(self, data: bytes, first: int) -> None:
+        self.payload(unframed(data, first))
+
+    def payload(self, data: bytes) -> None:
+        if self._inflater is not None:
+            try:
+                data = self._inflater.feed(data)
+            except BadCoding:
+                self._fail(failures.encoded())
+                return
+            if not data:
+                return
+        if self._splitter is not None:
+            self._read_events(data)
+        else:
+            self._hold(data)
+
+    def ended(self, by_close: bool) -> None:
+        if self._inflater is not None and not self._inflater.complete:
+            self._fail(failures.truncated())
+        elif self._splitter is not None:
+            # No commit, no terminal event: whatever this was, it was not an answer.
+            self._fail(failures.empty_stream())
+        else:
+            self._judge_body()
+
+    def lost(self, fault: str) -> None:
+        if fault == "stale_conn" and not self._fresh:
+            # The upstream closed an idle connection while we were sending: nobody's fault, and once only.
+            self._connection = None
+            self.sent = False
+            self._open()
+        elif self.head is None:
+            label = "bad_framing" if fault == "bad_framing" else "reset_before_headers"
+            self._fail(failures.by_fault(label))
+        elif self.head.status != 200:
+            self._judge_body()
+        elif fault == "bad_framing":
+            self._fail(failures.bad_framing())
+        elif self._splitter is not None or not self._body:
+            self._fail(failures.reset_before_first_event())
+        else:
+            self._fail(failures.truncated())
+
+    # -- judging --
+
+    def _read_events(self, data: bytes) -> None:
+        splitter = self._splitter
+        assert splitter is not None, "events are read only from a stream"
+        self._held += len(data)
+        try:
+            whole = splitter.feed(data)
+        except EventTooLong:
+            self._fail(failures.line_too_long())
+            return
+        if self._held > MAX_EVENT:
+            self._fail(failures.line_too_long())
+            return
+        commit = False
+        for raw in whole:
+            event = classify(raw)
+            kind = event.kind
+            if commit:
+                self._events.append(event)
+            elif kind is Kind.ERROR:
+                self._fail(failures.from_error_object(event.error, self._scrub, wall=time()))
+                return
+            elif kind is not Kind.COMMENT:
+                # Comments end here: they are the upstream's way of saying that nothing has happened yet.
+                self._events.append(event)
+                commit = kind in COMMITS
+        if commit:
+            self._commit()
+            self._owner.stream_committed(self, self._events)
+
+    def _hold(self, data: bytes) -> None:
+        self._body.append(data)
+        self._held += len(data)
+        assert self.head is not None, "a body follows its head"
+        if self.head.status != 200 or self._request.stream:
+            if self._held > MAX_ERROR_BODY:
+                self._judge_body()
+        elif self._held > MAX_HELD and self._inflater is None:
+            self._commit()
+            self._owner.answer_large(self, b"".join(self._body))
+
+    def _judge_body(self) -> None:
+        """A whole body that is not a stream: an answer, an error, or neither."""
+        head = self.head
+        assert head is not None, "a body follows its head"
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        if head.status != 200:
+            self._fail(
+                failures.from_status(head.status, head.headers, body, self._scrub, wall=time())
+            )
+            return
+        try:
+            answer = _decode_answer(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            json = head.content_type.endswith(b"json")
+            self._fail(
+                failures.truncated() if json and body.strip() else failures.bad_content_type()
+            )
+            return
+        if answer.error is not None:
+            failure = failures.from_error_object(
+                answer.error, self._scrub, wall=time(), result="error_in_200"
+            )
+            self._fail(failure)
+        elif self._request.stream or not bytes(answer.choices):
+            self._fail(failures.bad_content_type())
+        else:
+            self._commit()
+            self._owner.answer_complete(self, body, usage_of(bytes(answer.usage)))
+
+    def _commit(self) -> None:
+        self.first_event = now = monotonic()
+        self.member.endpoint.committed(now, self._ticket)
+        self._finish(keep=True)
+
+    def _fail(self, failure: Failure) -> None:
+        if self.over:
+            return
+        self._finish()
+        self.close(failure.result, failure)
+        self._owner.attempt_failed(self, failure)
+
+    def _finish(self, keep: bool = False) -> None:
+        self.over = True
+        self._tools.wheel.drop(self)
+        if self._dial is not None:
+            self._dial.cancel()
+            self._dial = None
+        if not keep and self._connection is not None:
+            # Free of its answer already, or closed: a connection that went back to the pool is not ours any more.
+            if self._connection.receiver is self:
+                self._connection.close()
+            self._connection = None
+
+
+COMMITS = frozenset((Kind.CONTENT, Kind.FINAL, Kind.DONE, Kind.UNPARSED))
+"""What the client is told of: content, or that there is none."""
+
+
+def connections_of(endpoint: Endpoint) -> Connections:
+    """The connections of an endpoint, which the snapshot gave it."""
+    connections = endpoint.connections
+    assert isinstance(connections, Connections), "the snapshot gives every endpoint its connections"
+    return connections
+
+
+def unframed(data: bytes, first: int) -> bytes:
+    """The payload of whole chunks, of which the first payload begins at `first`."""
+    size = int(data[: first - 2], 16)
+    end = first + size
+    if end + 2 == len(data):
+        return data[first:end]
+    parts = [data[first:end]]
+    at = end + 2
+    while at < len(data):
+        eol = data.find(b"\r\n", at)
+        end = eol + 2 + int(data[at:eol], 16)
+        parts.append(data[eol + 2 : end])
+        at = end + 2
+    return b"".join(parts)

@@ -1,0 +1,193 @@
+"""How one member of a tier is picked: a strategy is a function and a row in `STRATEGIES`.
+
+A strategy is given members whose weights are above zero and returns one that is usable now and was not tried by this
+call, or None. Rules that hold here:
+- `weight` is the share of traffic; a member that cannot take its turn leaves it to the others in their proportion;
+- what is drawn is looked at first and the whole tier only when that does not do, so that a pick costs the same for two
+  members as for two hundred (`prefix` asks each for its score; it cannot do otherwise).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Callable, Collection, Sequence
+from hashlib import blake2b
+from heapq import heapify, heapreplace
+from itertools import accumulate
+from math import ceil, lcm, log
+from random import Random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from relay.upstream.pool import Member
+
+EXPLORE = 0.05
+"""Share of `fastest` picks that ignore the averages, so that a member that was slow once is measured again."""
+BOUND = 1.25
+"""`prefix`: a member takes up to this times its share of the load before calls go elsewhere."""
+
+
+class Draw:
+    """Draws members by weight. Immutable."""
+
+    __slots__ = ("_bounds", "_even", "_total", "members")
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = members
+        weights = [member.weight for member in members]
+        self._even = len(set(weights)) <= 1
+        self._bounds = list(accumulate(weights))
+        self._total = self._bounds[-1] if weights else 0
+
+    def two(self, rng: Random) -> tuple[Member, Member]:
+        """Two different members (one twice if there is only one), the first with its share as its chance."""
+        members = self.members
+        count = len(members)
+        if count == 1:
+            return members[0], members[0]
+        if self._even:
+            first = int(rng.random() * count)
+            second = int(rng.random() * (count - 1))
+            return members[first], members[second + 1 if second >= first else second]
+        bounds = self._bounds
+        first = bisect(bounds, int(rng.random() * self._total))
+        # The second is drawn from the line of weights with the first's part cut out.
+        weight = members[first].weight
+        place = int(rng.random() * (self._total - weight))
+        second = bisect(bounds, place if place < bounds[first] - weight else place + weight)
+        return members[first], members[second]
+
+
+_Turn = tuple[int, int, int, "Member"]
+"""(place, order among equals, distance to the next, whose)."""
+
+
+class Tier:
+    """The members of one tier of a pool. Remembers whose turn it is; lives as long as its snapshot."""
+
+    __slots__ = ("draw", "members", "turns")
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = tuple(members)
+        self.draw = Draw(self.members)
+        circle = 2 * lcm(*(member.weight for member in self.members))
+        self.turns: list[_Turn] = [
+            (circle // member.weight // 2, order, circle // member.weight, member)
+            for order, member in enumerate(self.members)
+        ]
+        """A heap: in every circle each member has as many turns as its weight, evenly spread."""
+        heapify(self.turns)
+
+    def usable(self, now: float, tried: Collection[Member]) -> list[Member]:
+        return [m for m in self.members if m not in tried and m.usable(now)]
+
+    def two(
+        self, now: float, tried: Collection[Member], rng: Random
+    ) -> tuple[Member, Member] | None:
+        """Two drawn by weight among those that can be used."""
+        pair = self.draw.two(rng)
+        if not tried and pair[0].usable(now) and pair[1].usable(now):
+            return pair
+        left = self.usable(now, tried)
+        return Draw(left).two(rng) if left else None
+
+
+Strategy = Callable[[Tier, float, Collection["Member"], bytes | None, Random], "Member | None"]
+"""(tier, now, tried, prefix, rng)"""
+
+
+def weighted(
+    tier: Tier, now: float, tried: Collection[Member], prefix: bytes | None, rng: Random
+) -> Member | None:
+    """Smooth round robin: exact shares in every circle, without clumps."""
+    turns = tier.turns
+    if not tried:
+        # Whoever is first and cannot be used has had its turn.
+        for _ in turns:
+            place, order, distance, member = turns[0]
+            heapreplace(turns, (place + distance, order, distance, member))
+            if member.usable(now):
+                return member
+    return _turn_of(tier, tier.usable(now, tried), tried)
+
+
+def _turn_of(tier: Tier, usable: list[Member], tried: Collection[Member]) -> Member | None:
+    """The turn of the first of `usable`, out of order; those of the unusable before it are over, too."""
+    if not usable:
+        return None
+    chosen = min(turn for turn in tier.turns if turn[3] in usable)
+    moved = []
+    for place, order, distance, member in tier.turns:
+        behind = chosen[0] - place
+        if member is chosen[3]:
+            place += distance
+        elif behind > 0 and member not in usable and member not in tried:
+            # None of them may come back with a heap of turns saved up.
+            place += distance * (behind // distance + 1)
+        moved.append((place, order, distance, member))
+    heapify(moved)
+    tier.turns = moved
+    return chosen[3]
+
+
+def least_inflight(
+    tier: Tier, now: float, tried: Collection[Member], prefix: bytes | None, rng: Random
+) -> Member | None:
+    """The less loaded, by weight, of two drawn; equally loaded ones by weight alone."""
+    pair = tier.two(now, tried, rng)
+    if pair is None:
+        return None
+    first, second = pair
+    if second.endpoint.inflight * first.weight < first.endpoint.inflight * second.weight:
+        return second
+    return first
+
+
+def fastest(
+    tier: Tier, now: float, tried: Collection[Member], prefix: bytes | None, rng: Random
+) -> Member | None:
+    """The one with the lower TTFT average of two drawn; one that was never measured is measured first."""
+    pair = tier.two(now, tried, rng)
+    if pair is None:
+        return None
+    first, second = pair
+    if second.endpoint.ttft < first.endpoint.ttft and rng.random() >= EXPLORE:
+        return second
+    return first
+
+
+def by_prefix(
+    tier: Tier, now: float, tried: Collection[Member], prefix: bytes | None, rng: Random
+) -> Member | None:
+    """Rendezvous hashing with bounded loads: equal prefixes meet at one member, whose cache knows them.
+
+    Nothing is remembered: a detour around a member that is loaded, away or tried ends when the reason does.
+    """
+    if prefix is None:
+        return least_inflight(tier, now, tried, None, rng)
+    left = tier.usable(now, tried)
+    if not left:
+        return None
+    point = int.from_bytes(blake2b(prefix, digest_size=8).digest(), "big")
+    load = 1 + sum(member.endpoint.inflight for member in left)
+    share = BOUND * load / sum(member.weight for member in left)
+    # Not all can be at their bound: together the bounds exceed the load.
+    within = [m for m in left if m.endpoint.inflight < ceil(share * m.weight)]
+    return min(within, key=lambda member: _distance(point, member))
+
+
+def _distance(point: int, member: Member) -> float:
+    """An exponentially distributed number with the weight as its rate: the least of them is chosen by weight.
+
+    The hash of a tuple of integers is the same in every process of one build, unlike that of bytes.
+    """
+    uniform = ((hash((point, member.endpoint.seed)) & 0xFFFF_FFFF_FFFF_FFFF) + 1) / 2**64
+    return -log(uniform) / member.weight
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "weighted": weighted,
+    "least_inflight": least_inflight,
+    "fastest": fastest,
+    "prefix": by_prefix,
+}

@@ -1,0 +1,181 @@
+"""The circuit breaker of one endpoint: it learns from verdicts alone, and is told the time.
+
+    closed     --a run of failures, or too many within the window-->  open for 5 s, longer each time
+    open       --its time is over and an attempt begins-->            half-open: that attempt is the probe
+    half-open  --the probe succeeds-->                                closed
+    half-open  --the probe fails, or is throttled-->                  open, for longer
+    half-open  --the probe's client left-->                           open, but due: the next attempt probes
+
+Attempts are known by their ticket, the number of their beginning. One that began before the last change of state is a
+straggler and proves nothing, except that a success of an attempt begun while open (the last member of a pool is used
+all the same) closes the breaker: it is what a probe would have shown.
+"""
+
+from __future__ import annotations
+
+import enum
+from random import Random
+
+RUN = 5
+"""Failures in a row (Envoy, Finagle)."""
+WINDOW = 30.0
+"""Seconds over which the share of successes is taken."""
+SAMPLES = 10
+"""Verdicts within the window below which a share says nothing."""
+SHARE = 0.8
+"""Of the verdicts within the window; fewer successes open (Finagle)."""
+FIRST_EJECTION = 5.0
+LONGEST_EJECTION = 60.0
+"""Seconds; doubled from the first to the longest, each with equal jitter: half of it fixed, half drawn."""
+
+_SLOTS = 10
+_SLOT = WINDOW / _SLOTS
+
+
+class State(enum.Enum):
+    """Closed passes, open rejects, half-open waits for its one probe."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+_CLOSED, _OPEN, _HALF_OPEN = State.CLOSED, State.OPEN, State.HALF_OPEN
+
+
+class Breaker:
+    """Remembers the verdicts of the last 30 seconds and how often it opened; lives as long as its endpoint."""
+
+    __slots__ = (
+        "_closed_at",
+        "_ejections",
+        "_failures",
+        "_probe",
+        "_rng",
+        "_run",
+        "_since",
+        "_slot",
+        "_slot_end",
+        "_successes",
+        "reason",
+        "state",
+        "tripped_at",
+        "until",
+    )
+
+    def __init__(self, rng: Random) -> None:
+        self.state = _CLOSED
+        self.until = 0.0
+        """When a probe is due, if open."""
+        self.tripped_at = 0.0
+        """When it last left `closed`; a failed probe does not change it."""
+        self.reason = ""
+        """Why it last changed."""
+        self._rng = rng
+        self._run = 0
+        self._ejections = 0
+        self._closed_at = float("-inf")
+        self._since = 0
+        self._probe = 0
+        self._successes = [0] * _SLOTS
+        self._failures = [0] * _SLOTS
+        self._slot = 0
+        self._slot_end = 0.0
+
+    def admits(self, now: float) -> bool:
+        """Whether an attempt may begin; if the breaker is open, that attempt will be its probe."""
+        return self.state is _CLOSED or (self.state is _OPEN and now >= self.until)
+
+    def begin(self, now: float, ticket: int) -> bool:
+        """An attempt begins while the breaker is not closed. True if the state changed."""
+        if self.state is not _OPEN or now < self.until:
+            return False
+        self.state = _HALF_OPEN
+        self._probe = ticket
+        return True
+
+    def succeeded(self, now: float, ticket: int, latest: int) -> bool:
+        """A success; `latest` is the newest ticket given out. True if the state changed."""
+        if ticket <= self._since:
+            return False
+        if self.state is _CLOSED:
+            self._run = 0
+            if now >= self._slot_end:
+                self._advance(now)
+            self._successes[self._slot] += 1
+            return False
+        self.state = _CLOSED
+        self.reason = "an attempt succeeded"
+        self._since = latest
+        self._closed_at = now
+        self._run = 0
+        self._successes = [0] * _SLOTS
+        self._failures = [0] * _SLOTS
+        return True
+
+    def failed(self, now: float, ticket: int, latest: int) -> bool:
+        """A strike. True if the state changed."""
+        if self.state is _CLOSED:
+            return ticket > self._since and self._strike(now, latest)
+        return self._probe_failed(now, ticket, latest)
+
+    def throttled(self, now: float, ticket: int, latest: int) -> bool:
+        """No strike, yet a throttled probe has failed: traffic would be throttled as well. True if changed."""
+        return self.state is not _CLOSED and self._probe_failed(now, ticket, latest)
+
+    def given_back(self, now: float, ticket: int) -> bool:
+        """The attempt ended without a verdict. True if it was the probe, so that the next one may be it."""
+        if self.state is not _HALF_OPEN or ticket != self._probe:
+            return False
+        self.state = _OPEN
+        self.reason = "the probe ended without a verdict"
+        self.until = now
+        return True
+
+    def _strike(self, now: float, latest: int) -> bool:
+        if now >= self._slot_end:
+            self._advance(now)
+        self._failures[self._slot] += 1
+        self._run += 1
+        if self._run >= RUN:
+            self.reason = f"{self._run} failures in a row"
+        else:
+            failures = sum(self._failures)
+            total = failures + sum(self._successes)
+            if total < SAMPLES or total - failures >= SHARE * total:
+                return False
+            self.reason = f"{failures} of {total} attempts failed within {WINDOW:.0f} s"
+        if now - self._closed_at > WINDOW:
+            self._ejections = 0
+        self.tripped_at = now
+        self._eject(now, latest)
+        return True
+
+    def _probe_failed(self, now: float, ticket: int, latest: int) -> bool:
+        if self.state is not _HALF_OPEN or ticket != self._probe:
+            return False
+        self.reason = "the probe failed"
+        self._eject(now, latest)
+        return True
+
+    def _eject(self, now: float, latest: int) -> None:
+        longest = min(FIRST_EJECTION * 2.0**self._ejections, LONGEST_EJECTION)
+        if longest < LONGEST_EJECTION:
+            self._ejections += 1
+        self.state = _OPEN
+        self.until = now + longest / 2 + self._rng.random() * longest / 2
+        self._since = latest
+
+    def _advance(self, now: float) -> None:
+        """Moves the window so that `now` is in its newest slot."""
+        steps = int((now - self._slot_end) // _SLOT) + 1
+        if steps >= _SLOTS:
+            self._successes = [0] * _SLOTS
+            self._failures = [0] * _SLOTS
+            self._slot_end = now + _SLOT
+            return
+        for _ in range(steps):
+            self._slot = (self._slot + 1) % _SLOTS
+            self._successes[self._slot] = 0
+            self._failures[self._slot] = 0
+        self._slot_end += steps * _SLOT

@@ -1,0 +1,197 @@
+"""The pool of one model: its members, who of them can be used now, and the one that is.
+
+Two kinds of obstacle. A park, a pause and a full account *forbid*: they hold for the last member, too. An open
+breaker, a 503's Retry-After and a missing model *advise against*: they are passed over when they would leave nobody,
+so that the last of a pool is never ejected and a pool of one knows no ejection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from math import inf
+from random import Random
+
+from relay.errors import NoUpstream, Overloaded, RelayError, UpstreamRateLimited
+from relay.upstream.balance import STRATEGIES, Tier
+from relay.upstream.breaker import State
+from relay.upstream.budget import RetryBudget
+from relay.upstream.endpoint import Endpoint
+from relay.upstream.verdicts import Effect, Failure, Verdict
+
+MODEL_ABSENT = 60.0
+"""Seconds for which a member that does not know the model is passed over; trying again costs one free attempt."""
+RETRIES = 0.2
+"""The default share of calls that may be tried again."""
+
+
+class Member:
+    """An endpoint in a pool. Remembers only whether the model is missing there; lives as long as its snapshot."""
+
+    __slots__ = ("absent_until", "begin", "endpoint", "model", "tier", "weight")
+
+    def __init__(self, endpoint: Endpoint, model: str, tier: int = 0, weight: int = 1) -> None:
+        self.endpoint = endpoint
+        self.model = model
+        """As the upstream calls it."""
+        self.tier = tier
+        self.weight = weight
+        """Its share; 0: nothing new."""
+        self.absent_until = 0.0
+        self.begin: Callable[[float], int] = endpoint.begin
+
+    def __repr__(self) -> str:
+        return f"<Member {self.endpoint.label} {self.model} tier={self.tier} weight={self.weight}>"
+
+    def usable(self, now: float) -> bool:
+        """Nothing forbids, nothing advises against."""
+        endpoint = self.endpoint
+        account = endpoint.account
+        if endpoint.clear_from > now or account.clear_from > now or self.absent_until > now:
+            return self._looked_at(now)
+        return account.inflight < endpoint.ceiling
+
+    def _looked_at(self, now: float) -> bool:
+        return self.absent_until <= now and self.endpoint.well(now) and self.allowed(now)
+
+    def allowed(self, now: float) -> bool:
+        """Nothing forbids it: what the last member of a pool must meet."""
+        endpoint = self.endpoint
+        return not self.full and endpoint.passes(self.model, now)
+
+    @property
+    def full(self) -> bool:
+        endpoint = self.endpoint
+        return endpoint.account.inflight >= endpoint.ceiling
+
+    def end(
+        self,
+        now: float,
+        verdict: Verdict,
+        failure: Failure | None = None,
+        ttft: float | None = None,
+        ticket: int | None = None,
+    ) -> None:
+        """An attempt ended: the endpoint's part and the model's."""
+        self.endpoint.end(now, verdict, failure, ttft, ticket)
+        if failure is not None:
+            self.apply(failure, now)
+
+    def apply(self, failure: Failure, now: float) -> None:
+        """The part of a failure that concerns this model; the rest is `Endpoint.end`'s."""
+        if failure.effect is Effect.PAUSE and failure.wait is not None:
+            self.endpoint.pause(self.model, now, failure.wait)
+        elif failure.effect is Effect.MODEL_ABSENT:
+            self.absent_until = now + MODEL_ABSENT
+
+
+class Pool:
+    """The members of one model by tier, and their retry budget. Lives as long as its snapshot."""
+
+    __slots__ = ("_choose", "_only", "_serving", "_tiers", "budget", "members")
+
+    def __init__(
+        self,
+        members: Iterable[Member],
+        strategy: str = "least_inflight",
+        budget: float = RETRIES,
+    ) -> None:
+        """`budget` is the share of calls that may be tried again at a price. Demo members serve only alone."""
+        given = tuple(members)
+        self.members = tuple(m for m in given if not m.endpoint.demo) or given
+        self.budget = RetryBudget(budget)
+        self._choose = STRATEGIES[strategy]
+        self._serving = tuple(member for member in self.members if member.weight > 0)
+        self._only = self._serving[0] if len(self._serving) == 1 else None
+        self._tiers = [
+            Tier([member for member in self._serving if member.tier == tier])
+            for tier in sorted({member.tier for member in self._serving})
+        ]
+
+    @property
+    def demo(self) -> bool:
+        """Whether nothing but the built-in demo serves this model."""
+        return bool(self.members) and all(member.endpoint.demo for member in self.members)
+
+    def pick(
+        self, now: float, tried: Collection[Member], prefix: bytes | None, rng: Random
+    ) -> Member | None:
+        """The member for the next attempt of a call: of the lowest tier that has one, the strategy's choice.
+
+        `begin` must follow before anything else is picked: an open breaker's probe is the attempt that begins.
+        """
+        only = self._only
+        if only is not None:
+            return only if not tried and only.allowed(now) else None
+        choose = self._choose
+        for tier in self._tiers:
+            member = choose(tier, now, tried, prefix, rng)
+            if member is not None:
+                return member
+        last = self._last(now)
+        return None if last is None or last in tried else last
+
+    def usable(self, now: float, tried: Collection[Member] = ()) -> bool:
+        """Whether `pick` would find somebody."""
+        if self._only is not None:
+            return not tried and self._only.allowed(now)
+        if any(member.usable(now) for member in self._serving if member not in tried):
+            return True
+        last = self._last(now)
+        return last is not None and last not in tried
+
+    def may_repeat(self, member: Member, failure: Failure, now: float) -> bool:
+        """Whether the last one may be tried once more by the same call, after a short rest.
+
+        Only a failure that another try can mend, of a member that is still trusted, when there is no other.
+        """
+        if failure.effect not in (Effect.STRIKE, Effect.NONE) or failure.retry.value == "never":
+            return False
+        if failure.error.status == 503 or member.endpoint.breaker.state is not State.CLOSED:
+            return False
+        return member.allowed(now) and not self.usable(now, (member,))
+
+    def soonest(self, now: float) -> float | None:
+        """Seconds until the first pause or ejection ends; None when there is none, or all that is left is parked."""
+        waits = [m.endpoint.free_at(m.model, now) - now for m in self._serving]
+        return min((wait for wait in waits if 0 < wait < inf), default=None)
+
+    def shortest_pause(self, now: float) -> float | None:
+        """Seconds until the first pause ends (429): None when nobody is paused."""
+        ends = [m.endpoint.account.paused.get(m.model, 0.0) for m in self._serving]
+        return min((end - now for end in ends if end > now), default=None)
+
+    def refusal(self, now: float) -> RelayError:
+        """What the client gets when nobody could even be tried."""
+        serving = self._serving
+        if any(member.full and member.endpoint.passes(member.model, now) for member in serving):
+            return Overloaded("queue")
+        if serving and all(_throttled(member, now) for member in serving):
+            return UpstreamRateLimited(wait=self.shortest_pause(now))
+        return NoUpstream(wait=self.soonest(now))
+
+    def _last(self, now: float) -> Member | None:
+        """Who is used though everything advises against it: of those left the one that went last.
+
+        None while somebody is well, even if that one is full or was tried by this call: then nobody is the last.
+        """
+        left = [m for m in self._serving if m.endpoint.passes(m.model, now)]
+        if not left or any(m.absent_until <= now and m.endpoint.well(now) for m in left):
+            return None
+        last = max(left, key=lambda m: _trust(m, now))
+        return None if last.full else last
+
+
+def _trust(member: Member, now: float) -> tuple[bool, bool, float]:
+    """Orders those that are advised against: a missing model cannot be had, an open breaker may be wrong."""
+    endpoint = member.endpoint
+    return (
+        member.absent_until <= now,
+        endpoint.held_until <= now,
+        endpoint.breaker.tripped_at,
+    )
+
+
+def _throttled(member: Member, now: float) -> bool:
+    endpoint = member.endpoint
+    parked = endpoint.park.until > now or endpoint.account.park.until > now
+    return not parked and not endpoint.account.passes(member.model, now)

@@ -1,0 +1,326 @@
+"""The upstream side of the wire: connections that send one request at a time and read its answer.
+
+The one place where the project writes what a library offers, because a call through a client library costs
+several times what a whole call may. Decides nothing: it reads strictly, reports to a `Receiver`, and either goes
+back into the pool clean or is closed. Rules that hold here:
+- a connection is reused only when the answer ended by its own framing, nothing followed it, and the request had left;
+- bytes on an idle connection mean that it is broken;
+- `Receiver.chunks` is the splice: it gets the upstream's bytes as they came.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Protocol, cast
+
+from relay.chunked import BadFraming, Chunked, size_of, whole
+from relay.upstream.headers import MAX_HEAD, ResponseHead, parse_head
+
+MAX_INFORMATIONAL = 16
+"""1xx heads before the answer."""
+ONE_WRITE = 65536
+"""Bytes up to which head and body are joined for one write."""
+
+_HEAD, _CHUNKED, _LENGTH, _UNTIL_CLOSE, _IDLE, _CLOSED = range(6)
+
+
+class Receiver(Protocol):
+    """Who is told of the answer. After `ended` or `lost` nothing more comes."""
+
+    def headed(self, head: ResponseHead) -> None: ...
+
+    def chunks(self, data: bytes, first: int) -> None:
+        """Whole chunks exactly as they came; the first payload begins at `first`."""
+
+    def payload(self, data: bytes) -> None:
+        """A piece of the body without its framing; never empty."""
+
+    def ended(self, by_close: bool) -> None:
+        """The body is complete, as far as its framing can tell (`by_close`: it had none)."""
+
+    def lost(self, fault: str) -> None:
+        """The connection broke: `reset_before_headers`, `stale_conn`, `reset`, `truncated` or `bad_framing`."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection to one endpoint."""
+
+    __slots__ = (
+        "_buffer",
+        "_chunked",
+        "_informational",
+        "_left",
+        "_state",
+        "born",
+        "idle_since",
+        "keep_alive",
+        "paused",
+        "pool",
+        "receiver",
+        "transport",
+        "used",
+    )
+
+    def __init__(self, pool: Connections, now: float) -> None:
+        self.pool = pool
+        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.receiver: Receiver | None = None
+        self._state = _IDLE
+        self._buffer = b""
+        self._chunked: Chunked | None = None
+        self._left = 0
+        self._informational = 0
+        self.keep_alive = False
+        self.paused = False
+        self.used = 0
+        self.born = now
+        self.idle_since = now
+
+    def send(self, receiver: Receiver, head: bytes, body: bytes) -> None:
+        """Sends one request. The answer is reported to `receiver`."""
+        self.receiver = receiver
+        self._state = _HEAD
+        self._informational = 0
+        if len(body) <= ONE_WRITE:
+            self.transport.write(head + body)
+        else:
+            self.transport.write(head)
+            self.transport.write(body)
+
+    def close(self) -> None:
+        """Cancels whatever is running: the upstream sees the connection go, the receiver hears nothing."""
+        self.receiver = None
+        if self._state != _CLOSED:
+            self._state = _CLOSED
+            self.pool.forget(self)
+            if self.transport is not None:
+                self.transport.abort()
+
+    def pause(self) -> None:
+        """Stops reading: the upstream is slowed by its own socket buffer."""
+        if self._state != _CLOSED and not self.paused:
+            self.paused = True
+            self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._state != _CLOSED and self.paused:
+            self.paused = False
+            self.transport.resume_reading()
+
+    # -- asyncio.Protocol --
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        receiver = self.receiver
+        if self._state == _CHUNKED and receiver is not None:
+            chunked = self._chunked
+            if chunked is None:
+                # One whole chunk a segment is what nearly every event of nearly every upstream is.
+                eol = data.find(b"\r\n", 0, 10)
+                size = size_of(data[:eol]) if eol > 0 else None
+                if size and len(data) == eol + 4 + size and data.endswith(b"\r\n"):
+                    receiver.chunks(data, eol + 2)
+                    return
+                first = whole(data)
+                if first > 0:
+                    receiver.chunks(data, first)
+                    return
+                self._chunked = Chunked()
+            self._feed_chunked(data)
+        elif self._state == _HEAD:
+            self._feed_head(data)
+        elif self._state == _LENGTH:
+            self._feed_length(data)
+        elif self._state == _UNTIL_CLOSE:
+            if receiver is not None:
+                receiver.payload(data)
+        else:
+            self.close()
+
+    def eof_received(self) -> None:
+        """Half-close: nothing more can come, so it is a close to us (None closes the transport)."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        state, receiver = self._state, self.receiver
+        self._state = _CLOSED
+        self.receiver = None
+        self.pool.forget(self)
+        if receiver is None:
+            return
+        if state == _HEAD:
+            fresh = not self.used or self._buffer or self._informational
+            receiver.lost("reset_before_headers" if fresh else "stale_conn")
+        elif state == _UNTIL_CLOSE and exc is None:
+            receiver.ended(True)
+        elif state in (_CHUNKED, _LENGTH, _UNTIL_CLOSE):
+            receiver.lost("truncated" if exc is None else "reset")
+
+    # -- reading --
+
+    def _fail(self, fault: str) -> None:
+        receiver = self.receiver
+        self.close()
+        if receiver is not None:
+            receiver.lost(fault)
+
+    def _feed_head(self, data: bytes) -> None:
+        if self._buffer:
+            data = self._buffer + data
+            self._buffer = b""
+        while True:
+            end = data.find(b"\r\n\r\n")
+            if end < 0 or end > MAX_HEAD:
+                if len(data) > MAX_HEAD or (len(data) >= 5 and data[:5] != b"HTTP/"):
+                    self._fail("bad_framing")
+                else:
+                    self._buffer = data
+                return
+            try:
+                head = parse_head(data[:end])
+            except BadFraming:
+                self._fail("bad_framing")
+                return
+            data = data[end + 4 :]
+            if head.status >= 200:
+                break
+            self._informational += 1
+            if head.status == 101 or self._informational > MAX_INFORMATIONAL:
+                self._fail("bad_framing")
+                return
+        self._begin_body(head, data)
+
+    def _begin_body(self, head: ResponseHead, data: bytes) -> None:
+        self.keep_alive = head.keep_alive
+        if head.chunked:
+            self._state = _CHUNKED
+            self._chunked = None
+        elif head.length is None:
+            self._state = _UNTIL_CLOSE
+            self.keep_alive = False
+        else:
+            self._state = _LENGTH
+            self._left = head.length
+        receiver = self.receiver
+        assert receiver is not None, "a head is read only for a receiver"
+        receiver.headed(head)
+        # The receiver may have closed us in answer to the head.
+        if self._state == _LENGTH and not self._left:
+            self._complete(data)
+        elif data and self._state != _CLOSED:
+            self.data_received(data)
+
+    def _feed_length(self, data: bytes) -> None:
+        receiver = self.receiver
+        if receiver is None:
+            return
+        left = self._left - len(data)
+        if left > 0:
+            self._left = left
+            receiver.payload(data)
+            return
+        self._left = 0
+        if left < 0:
+            receiver.payload(data[:left])
+            rest = data[left:]
+        else:
+            receiver.payload(data)
+            rest = b""
+        if self._state == _LENGTH:
+            self._complete(rest)
+
+    def _feed_chunked(self, data: bytes) -> None:
+        chunked = self._chunked
+        receiver = self.receiver
+        if chunked is None or receiver is None:
+            return
+        try:
+            payload = chunked.feed(data)
+        except BadFraming:
+            self._fail("bad_framing")
+            return
+        if payload:
+            receiver.payload(payload)
+        if self._state != _CHUNKED:
+            return
+        if chunked.done:
+            self._complete(chunked.rest)
+        elif chunked.at_boundary:
+            self._chunked = None
+
+    def _complete(self, rest: bytes) -> None:
+        """The answer is whole: the connection is free (or closed) before the receiver hears of it."""
+        receiver = self.receiver
+        self.receiver = None
+        self._chunked = None
+        self.used += 1
+        if rest or not self.keep_alive or self.transport.get_write_buffer_size():
+            self.close()
+        else:
+            self._state = _IDLE
+            self.pool.put(self)
+        if receiver is not None:
+            receiver.ended(False)
+
+
+class Connections:
+    """The connections of one endpoint: those that are idle, freshest last. Lives as long as its endpoint."""
+
+    __slots__ = ("_clock", "_idle", "max_age", "max_idle", "open")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_idle: float, max_age: float) -> None:
+        self._clock = loop.time
+        self._idle: deque[Connection] = deque()
+        self.max_idle = max_idle
+        """Seconds; below the upstream's own, so that we are the one who closes (uvicorn: 5 s)."""
+        self.max_age = max_age
+        """Seconds; so that a changed DNS answer is found."""
+        self.open: set[Connection] = set()
+
+    def take(self, now: float) -> Connection | None:
+        """The freshest idle connection that is still good, or None."""
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection._state != _IDLE:
+                continue
+            transport = connection.transport
+            if (
+                now - connection.idle_since > self.max_idle
+                or now - connection.born > self.max_age
+                or transport.is_closing()
+            ):
+                connection.close()
+                continue
+            return connection
+        return None
+
+    def made(self, connection: Connection) -> None:
+        self.open.add(connection)
+
+    def put(self, connection: Connection) -> None:
+        """Takes back a connection that is ready for another request."""
+        connection.idle_since = self._clock()
+        connection.resume()
+        self._idle.append(connection)
+
+    def forget(self, connection: Connection) -> None:
+        self.open.discard(connection)
+
+    def trim(self, now: float) -> None:
+        """Closes what has been idle or alive too long; the oldest stand first."""
+        idle = self._idle
+        while idle:
+            oldest = idle[0]
+            if oldest._state == _IDLE and now - oldest.idle_since <= self.max_idle:
+                return
+            idle.popleft()
+            if oldest._state == _IDLE:
+                oldest.close()
+
+    def close(self) -> None:
+        """Closes the idle ones; those in use end with their calls."""
+        while self._idle:
+            self._idle.pop().close()

@@ -1,0 +1,42 @@
+"""How long a test may wait, and the decorator that makes a coroutine a test.
+
+`RELAY_TEST_SCALE` stretches every deadline, for machines slower than a laptop; it never shortens
+a promise under test (those are asserted on the timestamps of what arrived).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+from collections.abc import Callable, Coroutine
+from typing import ParamSpec
+
+SCALE = float(os.environ.get("RELAY_TEST_SCALE", "1"))
+
+WAIT = 10.0 * SCALE
+"""Seconds one wait may take before the test fails."""
+
+WHOLE = 60.0 * SCALE
+"""Seconds a whole scenario may take."""
+
+P = ParamSpec("P")
+
+
+def within(seconds: float = WAIT) -> asyncio.Timeout:
+    """A deadline around a wait: `async with within(): await something`."""
+    return asyncio.timeout(seconds)
+
+
+def scenario(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
+    """Runs an async test in a loop of its own, under `WHOLE`."""
+
+    async def bounded(*args: P.args, **kwargs: P.kwargs) -> None:
+        async with asyncio.timeout(WHOLE):
+            await test(*args, **kwargs)
+
+    @functools.wraps(test)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> None:
+        asyncio.run(bounded(*args, **kwargs))
+
+    return wrapper

@@ -1,0 +1,144 @@
+"""Drives the installed openai package through a relay and prints what it met, as one JSON object.
+
+Runs in an environment of its own (openai 1.x, 2.x, 3.x), so it imports nothing of the project, and nothing of the
+SDK is typed here: the three majors differ. It is told where to go by `BASE_URL` and `API_KEY`; its argument names
+the scenario.
+"""
+
+import asyncio
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+openai: Any = importlib.import_module("openai")
+
+MESSAGES = [{"role": "user", "content": os.environ.get("PROMPT", "Say hello.")}]
+MODEL = os.environ.get("MODEL", "m")
+CALL = {"model": MODEL, "messages": MESSAGES}
+
+
+def client() -> Any:
+    return openai.OpenAI(base_url=os.environ["BASE_URL"], api_key=os.environ["API_KEY"])
+
+
+def async_client() -> Any:
+    return openai.AsyncOpenAI(base_url=os.environ["BASE_URL"], api_key=os.environ["API_KEY"])
+
+
+def dumped(items: Iterable[Any]) -> list[Any]:
+    return [item.model_dump(exclude_unset=True) for item in items]
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    found = {
+        name: getattr(error, name, None) for name in ("code", "type", "status_code", "request_id")
+    }
+    return found | {
+        "class": type(error).__name__,
+        "is_api_error": isinstance(error, openai.APIError),
+        "message": str(error),
+    }
+
+
+def streamed(**more: Any) -> list[Any]:
+    with client().chat.completions.create(stream=True, **CALL, **more) as stream:
+        return dumped(stream)
+
+
+async def async_streamed() -> list[Any]:
+    async with async_client() as own:
+        stream = await own.chat.completions.create(stream=True, **CALL)
+        return dumped([item async for item in stream])
+
+
+def stream() -> dict[str, Any]:
+    return {
+        "sync": streamed(),
+        "async": asyncio.run(async_streamed()),
+        "with_usage": streamed(stream_options={"include_usage": True}),
+        "models": [model.id for model in client().models.list()],
+    }
+
+
+def plain() -> dict[str, Any]:
+    async def in_async() -> Any:
+        async with async_client() as own:
+            return await own.chat.completions.create(**CALL)
+
+    raw = client().chat.completions.with_raw_response.create(**CALL)
+    return {
+        "sync": raw.parse().model_dump(exclude_unset=True),
+        "async": asyncio.run(in_async()).model_dump(exclude_unset=True),
+        "request_id": raw.headers["x-request-id"],
+        "remaining": raw.headers.get("x-ratelimit-remaining-requests"),
+    }
+
+
+def broken() -> dict[str, Any]:
+    """A stream that the relay had to break off: what each client raises, whatever its class."""
+
+    async def in_async() -> None:
+        async with async_client() as own:
+            async for _ in await own.chat.completions.create(stream=True, **CALL):
+                pass
+
+    found: dict[str, Any] = {}
+    seen = 0
+    try:
+        for _ in client().chat.completions.create(stream=True, **CALL):
+            seen += 1
+    except Exception as error:
+        found["sync"] = failure(error) | {"seen": seen}
+    try:
+        asyncio.run(in_async())
+    except Exception as error:
+        found["async"] = failure(error)
+    return found
+
+
+def refused() -> dict[str, Any] | None:
+    """A call that is answered with an error."""
+    try:
+        client().chat.completions.create(**CALL)
+    except openai.APIError as error:
+        return failure(error)
+    return None
+
+
+def load() -> dict[str, Any]:
+    """`CALLS` streams, `CONCURRENCY` at a time: how each ended."""
+
+    async def one(own: Any, gate: asyncio.Semaphore) -> str:
+        async with gate:
+            seen = 0
+            try:
+                async for _ in await own.chat.completions.create(stream=True, **CALL):
+                    seen += 1
+            except openai.APIError:
+                return "raised after tokens" if seen else "raised before tokens"
+            return "whole"
+
+    async def every() -> list[str]:
+        gate = asyncio.Semaphore(int(os.environ["CONCURRENCY"]))
+        async with async_client() as own:
+            calls = [one(own, gate) for _ in range(int(os.environ["CALLS"]))]
+            return await asyncio.gather(*calls)
+
+    ends = asyncio.run(every())
+    return {end: ends.count(end) for end in set(ends)}
+
+
+SCENARIOS: dict[str, Callable[[], Any]] = {
+    "stream": stream,
+    "plain": plain,
+    "broken": broken,
+    "refused": refused,
+    "load": load,
+}
+
+if __name__ == "__main__":
+    result = {"version": openai.__version__, "result": SCENARIOS[sys.argv[1]]()}
+    sys.stdout.write(json.dumps(result))

@@ -1,0 +1,147 @@
+"""A client that leaves cancels the upstream; a client that reads slowly pauses it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.rig import (
+    Flood,
+    Gate,
+    RawClient,
+    RelayProcess,
+    Send,
+    Stall,
+    Upstream,
+    chat,
+    config,
+    scenario,
+)
+from tests.rig import scripts as say
+from tests.rig.deadlines import SCALE
+from tests.rig.raw_client import chat_body, request
+from tests.rig.scripts import Script
+
+PROMPT = 0.25 * SCALE
+"""Seconds within which the upstream must be let go."""
+
+PHASES: dict[str, tuple[bool, Script]] = {
+    "before the head": (True, [Gate("here"), Stall()]),
+    "before the first token": (True, say.sse([say.ROLE], Gate("here"), Stall())),
+    "in mid-stream": (True, say.sse(say.EVENTS[:3], Gate("here"), Stall())),
+    "in mid-event": (True, say.sse([*say.EVENTS[:3], b"data: {"], Gate("here"), Stall())),
+    "of a plain call": (False, [Gate("here"), Stall()]),
+}
+
+
+@pytest.mark.parametrize("leave", ["close", "reset", "half_close"])
+@pytest.mark.parametrize("phase", PHASES)
+@scenario
+async def test_a_client_that_leaves_frees_the_upstream_at_once(
+    tmp_path: Path, phase: str, leave: str
+) -> None:
+    stream, script = PHASES[phase]
+    async with (
+        Upstream(script) as upstream,
+        RelayProcess(config({"a": upstream}), tmp_path) as relay,
+        await RawClient.connect(relay.address) as client,
+    ):
+        await client.send(request("POST", "/v1/chat/completions", chat_body(stream=stream)))
+        exchange = await upstream.exchange()
+        await exchange.reached("here")
+        if "mid" in phase:
+            await client.head()
+            assert [await client.event() for _ in range(3)] == list(say.EVENTS[:3])
+
+        loop = asyncio.get_running_loop()
+        left = loop.time()
+        match leave:
+            case "close":
+                await client.close()
+            case "reset":
+                await client.reset()
+            case "half_close":
+                client.half_close()
+        gone = await exchange.left()
+
+        assert gone - left < PROMPT
+        line = await relay.call()
+        assert line["outcome"] == "client_cancelled"
+        assert line["code"] == (200 if "mid" in phase else 499)
+        if "mid" in phase:
+            assert line["cause"] == "client_gone"
+            assert line["source"] == "estimated"
+        assert [item["result"] for item in line["attempts"]] == ["cancelled"]
+
+
+@scenario
+async def test_a_client_that_leaves_gives_its_permit_back(tmp_path: Path) -> None:
+    keys = [{"id": "one", "key": "sk-one", "limits": {"concurrent": 1}}]
+    held: Script = say.sse(say.EVENTS[:3], Gate("here"), Stall())
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"a": upstream}, None, keys), tmp_path) as relay,
+        await RawClient.connect(relay.address) as client,
+    ):
+        upstream.then(held)
+        await client.send(request("POST", "/v1/chat/completions", chat_body(), key="sk-one"))
+        await client.head()
+        refused = await relay.chat(key="sk-one")
+        await client.close()
+        await relay.call(lambda line: line["outcome"] == "client_cancelled")
+        again = await relay.chat(key="sk-one")
+
+        assert refused.status == 429
+        assert again.text == say.TEXT
+
+
+@scenario
+async def test_a_reader_that_does_not_read_pauses_the_upstream(tmp_path: Path) -> None:
+    piece = say.frame(say.delta({"content": "z" * 16_000}))
+    times = 4096
+    flood: Script = [Send(say.SSE_HEAD + say.frame(say.WORDS[0])), Flood(piece, times), Stall()]
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"a": upstream}), tmp_path) as relay,
+        await RawClient.connect(relay.address, receive_buffer=8192) as client,
+    ):
+        upstream.then(flood)
+        await client.send(request("POST", "/v1/chat/completions", chat_body()))
+        exchange = await upstream.exchange()
+
+        # Ordinary calls go through meanwhile; when several in a row see no byte move, it stands still.
+        still, sent = 0, -1
+        while still < 8:
+            assert (await chat(relay.address, stream=False)).status == 200
+            still = still + 1 if exchange.sent == sent else 0
+            sent = exchange.sent
+
+        assert sent < 16 << 20, f"{sent} bytes were taken for a client that reads none"
+        assert not exchange.played.is_set()
+        before = sent
+        await client.head()
+        for _ in range(4096):
+            if exchange.sent > before + (1 << 20):
+                break
+            await client.piece()
+        assert exchange.sent > before, "it goes on when the client reads on"
+
+
+@scenario
+async def test_a_reader_that_never_reads_again_is_cut_off(tmp_path: Path) -> None:
+    piece = say.frame(say.delta({"content": "z" * 16_000}))
+    flood: Script = [Send(say.SSE_HEAD + say.frame(say.WORDS[0])), Flood(piece, 8192), Stall()]
+    server = {"timeouts": {"write_stall": "300ms"}}
+    async with (
+        Upstream(flood) as upstream,
+        RelayProcess(config({"a": upstream}, server=server), tmp_path) as relay,
+        await RawClient.connect(relay.address, receive_buffer=8192) as client,
+    ):
+        await client.send(request("POST", "/v1/chat/completions", chat_body()))
+        exchange = await upstream.exchange()
+        await exchange.left()
+
+        line = await relay.call()
+        assert line["cause"] == "write_stall"

@@ -1,0 +1,464 @@
+"""Streams and plain answers through a whole relay: whole, unbuffered, untouched."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.rig import End, Gate, RawClient, RelayProcess, Send, Upstream, config, get, scenario
+from tests.rig import scripts as say
+from tests.rig.raw_client import chat_body, request
+from tests.rig.scripts import Close, Script
+
+USAGE_ASKED = {"stream_options": {"include_usage": True}}
+
+
+def joined(events: Sequence[bytes]) -> bytes:
+    return b"".join(events)
+
+
+# --- unbuffered -------------------------------------------------------------------------------
+
+
+@scenario
+async def test_each_event_reaches_the_client_before_the_upstream_writes_the_next(
+    tmp_path: Path,
+) -> None:
+    steps: Script = [Send(say.SSE_HEAD)]
+    for number, item in enumerate(say.EVENTS):
+        steps = [*steps, Send(say.frame(item)), Gate(str(number))]
+    async with (
+        Upstream([*steps, Send(say.LAST_CHUNK)]) as upstream,
+        RelayProcess(config({"a": upstream}), tmp_path) as relay,
+        await RawClient.connect(relay.address) as client,
+    ):
+        await client.send(request("POST", "/v1/chat/completions", chat_body()))
+        exchange = await upstream.exchange()
+
+        exchange.open("0")  # the role alone does not commit
+        await exchange.reached("1")
+        await client.head()
+        seen = [await client.event(), await client.event()]
+        for number in range(1, len(say.EVENTS) - 1):
+            exchange.open(str(number))
+            seen.append(await client.event())
+        exchange.open(str(len(say.EVENTS) - 1))
+
+        assert seen == list(say.EVENTS)
+        assert (await client.rest()).end is End.CLEAN
+
+
+@scenario
+async def test_nothing_is_sent_before_the_first_event_with_content(tmp_path: Path) -> None:
+    steps = [Send(say.SSE_HEAD), Send(say.frame(b": queued\n\n")), Send(say.frame(say.ROLE))]
+    rest = [Send(say.frame(joined(say.EVENTS[1:]))), Send(say.LAST_CHUNK)]
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"a": upstream}), tmp_path) as relay,
+        await RawClient.connect(relay.address) as client,
+    ):
+        upstream.then([*steps, Gate("commit"), *rest])
+        await client.send(request("POST", "/v1/chat/completions", chat_body()))
+        exchange = await upstream.exchange()
+        await exchange.reached("commit")
+
+        # Two whole calls later, what the relay had read of the first would have been passed on.
+        for _ in range(2):
+            assert (await relay.chat()).text == say.TEXT
+        early = await client.arrived()
+        exchange.open("commit")
+        await client.head()
+        answer = await client.rest()
+
+        assert early == b""
+        assert answer.body == joined(say.EVENTS), "comments before the commit are swallowed"
+
+
+@scenario
+async def test_a_silent_stream_is_kept_alive_by_comments(tmp_path: Path) -> None:
+    script: Script = [
+        Send(say.SSE_HEAD + say.frame(joined(say.EVENTS[:2]))),
+        Gate("silence"),
+        Send(say.frame(joined(say.EVENTS[2:])) + say.LAST_CHUNK),
+    ]
+    model = {"pool": [{"upstream": "a"}], "heartbeat": {"interval": "100ms"}}
+    async with (
+        Upstream(script) as upstream,
+        RelayProcess(config({"a": upstream}, {"m": model}), tmp_path) as relay,
+        await RawClient.connect(relay.address) as client,
+    ):
+        await client.send(request("POST", "/v1/chat/completions", chat_body()))
+        await client.head()
+        first = [await client.event() for _ in range(4)]
+        (await upstream.exchange()).open("silence")
+        answer = await client.rest()
+
+        assert first[:2] == list(say.EVENTS[:2])
+        assert all(re.fullmatch(rb":[^\n]*\n\n", item) for item in first[2:]), first
+        told = [item for item in answer.events if not item.startswith(b":")]
+        assert told == list(say.EVENTS[2:])
+
+
+# --- byte-identical ---------------------------------------------------------------------------
+
+TOOL_CALLS = (
+    say.ROLE,
+    say.delta(
+        {
+            "tool_calls": [
+                {"index": 0, "id": "call_1", "type": "function", "function": {"name": "weather"}}
+            ]
+        }
+    ),
+    say.delta({"tool_calls": [{"index": 0, "function": {"arguments": '{"city": "Par'}}]}),
+    say.delta({"tool_calls": [{"index": 0, "function": {"arguments": 'is"}'}}]}),
+    say.delta({}, finish="tool_calls"),
+    say.DONE,
+)
+REASONING = (
+    say.delta({"role": "assistant", "content": None, "reasoning_content": "Let me think"}),
+    say.delta({"reasoning_content": " about it."}),
+    say.delta({"reasoning": "as newer servers spell it"}),
+    *say.EVENTS[1:],
+)
+LOGPROBS = (
+    say.event(
+        {
+            "id": "chatcmpl-1",
+            "choices": [
+                {
+                    "index": 0,
+                    "delta": {"content": "Hi"},
+                    "logprobs": {"content": [{"token": "Hi", "logprob": -1e-07, "bytes": [72]}]},
+                    "finish_reason": None,
+                }
+            ],
+        }
+    ),
+    *say.EVENTS[-2:],
+)
+SEVERAL = (
+    *(say.delta({"content": word}, index=n) for n, word in enumerate(("one", "two", "three"))),
+    *(say.delta({}, finish="stop", index=n) for n in range(3)),
+    say.DONE,
+)
+UNKNOWN = (
+    b'data: {"id":"x","choices":[{"index":0,"delta":{"content":"a"}}],"latency_ms": 1.50e+1}\n\n',
+    b'data: {"choices":[{"index":0,"delta":{"content":"\\u00e9\\ud83d"},"x":[1,{"y":null}]}]}\n\n',
+    b'event: message\nid: 7\ndata: {"choices":[{"index":0,"delta":{"content":"named"}}]}\n\n',
+    b'data: {"choices":[{"index":0,"delta":\ndata: {"content":"two lines"}}]}\n\n',
+    b'data:{"choices":[{"index":0,"delta":{"refusal":"no"}}]}\n\n',
+    b'data: {"choices":[],"obfuscation":"aX9","prompt_filter_results":[]}\n\n',
+    *say.EVENTS[-2:],
+)
+CR_LF = tuple(item.replace(b"\n", b"\r\n") for item in say.EVENTS)
+CR = tuple(item.replace(b"\n", b"\r") for item in say.EVENTS)
+BIG = (say.delta({"content": "x" * (1 << 20)}), *say.EVENTS[1:])
+NOT_JSON = (say.WORDS[0], b"data: this is no JSON\n\n", b"data: \xff\xfe\n\n", *say.EVENTS[-2:])
+
+SHAPES = {
+    "text": say.EVENTS,
+    "tool calls": TOOL_CALLS,
+    "reasoning": REASONING,
+    "logprobs": LOGPROBS,
+    "n of 3": SEVERAL,
+    "unknown fields": UNKNOWN,
+    "CRLF line ends": CR_LF,
+    "CR line ends": CR,
+    "an event of 1 MiB": BIG,
+    "data that is no JSON": NOT_JSON,
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@scenario
+async def test_a_stream_arrives_byte_for_byte(tmp_path: Path, shape: str) -> None:
+    events = SHAPES[shape]
+    async with (
+        Upstream(say.sse(events)) as upstream,
+        RelayProcess(config({"a": upstream}), tmp_path) as relay,
+    ):
+        answer = await relay.chat()
+
+        assert answer.body == joined(events)
+        assert answer.end is End.CLEAN
+        assert (await relay.call_of(answer))["outcome"] == "ok"
+
+
+@scenario
+async def test_how_the_upstream_cuts_its_bytes_does_not_matter(tmp_path: Path) -> None:
+    events = (*REASONING[:3], *say.EVENTS)
+    whole = joined(events)
+    wire = say.SSE_HEAD + joined([say.frame(item) for item in events]) + say.LAST_CHUNK
+    sized = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: %d\r\n\r\n"
+    closing = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    scripts: list[Script] = [
+        [Send(bytes([byte])) for byte in wire],
+        [Send(wire[at : at + 7]) for at in range(0, len(wire), 7)],
+        [Send(wire)],
+        [Send(say.SSE_HEAD), *(Send(say.frame(bytes([b]))) for b in whole), Send(say.LAST_CHUNK)],
+        [Send(say.SSE_HEAD + say.frame(whole[:100]) + say.frame(whole[100:]) + say.LAST_CHUNK)],
+        [Send(say.SSE_HEAD + b"%X;ext=1\r\n%s\r\n" % (len(whole), whole) + say.LAST_CHUNK)],
+        [Send(sized % len(whole) + whole)],
+        [Send(closing), *(Send(item) for item in events), Close()],
+        [Send(say.SSE_HEAD + say.frame(b"\xef\xbb\xbf" + whole) + say.LAST_CHUNK)],
+    ]
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"a": upstream}), tmp_path) as relay,
+    ):
+        upstream.then(*scripts)
+
+        answers = [await relay.chat() for _ in scripts]
+
+        for answer in answers:
+            assert answer.body == whole
+            assert answer.end is End.CLEAN
+
+
+@scenario
+async def test_a_plain_answer_arrives_byte_for_byte(tmp_path: Path) -> None:
+    odd = b'\n\n {"id": "x",  "choices":[{"index":0,"message":{"content":"\\u00e9"}}], "z": 1e2}'
+    large = json.dumps(say.completion("y" * (3 << 20))).encode()
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"a": upstream}), tmp_path) as relay,
+    ):
+        upstream.then(say.plain(200, odd), say.plain(200, large))
+
+        first = await relay.chat(stream=None)
+        second = await relay.chat(stream=False)
+
+        assert first.body.strip() == odd.strip()
+        assert first.headers["content-type"].startswith("application/json")
+        assert second.body == large
+        assert {first.end, second.end} == {End.CLEAN}
+
+
+# --- usage ------------------------------------------------------------------------------------
+
+
+def null_usage(item: bytes) -> bytes:
+    return item if item == say.DONE else item.replace(b'"choices"', b'"usage":null,"choices"', 1)
+
+
+@scenario
+async def test_usage_is_asked_for_and_withheld_from_a_client_that_did_not_ask(
+    tmp_path: Path,
+) -> None:
+    loud = [*(null_usage(item) for item in say.EVENTS[:-1]), say.usage_event(), say.DONE]
+    with_usage = say.delta({}, finish="stop", usage=say.USAGE)
+    deepseek = [*say.EVENTS[:-2], with_usage, say.DONE]
+    async with (
+        Upstream(say.sse(loud)) as upstream,
+        RelayProcess(config({"a": upstream}), tmp_path) as relay,
+    ):
+        silent = await relay.chat()
+        refused = await relay.chat(stream_options={"include_usage": False})
+        upstream.then(say.sse(deepseek))
+        on_the_last = await relay.chat()
+
+        for exchange in upstream.exchanges:
+            assert exchange.request.json()["stream_options"] == {"include_usage": True}
+        for answer in (silent, refused, on_the_last):
+            assert answer.body == joined(say.EVENTS)
+            line = await relay.call_of(answer)
+            assert (line["input_tokens"], line["output_tokens"]) == (9, 12)
+            assert line["source"] == "reported"
+
+
+@scenario
+async def test_usage_passes_untouched_to_a_client_that_asked(tmp_path: Path) -> None:
+    loud = [*(null_usage(item) for item in say.EVENTS[:-1]), say.usage_event(), say.DONE]
+    async with (
+        Upstream(say.sse(loud)) as upstream,
+        RelayProcess(config({"a": upstream}), tmp_path) as relay,
+    ):
+        answer = await relay.chat(**USAGE_ASKED)
+
+        assert answer.body == joined(loud)
+
+
+# --- the request ------------------------------------------------------------------------------
+
+
+@scenario
+async def test_the_clients_bytes_go_upstream_but_for_the_edits_we_own(tmp_path: Path) -> None:
+    rest = (
+        b'"messages": [{"role":"user","content":[{"type":"text","text":"\\u00fc \\"model\\": "},'
+        b'{"type":"image_url","image_url":{"url":"data:image/png;base64,AAAA"}}]}],\n'
+        b'\t"temperature": 1.0e-1, "big": 12345678901234567890123, "unknown": {"stream": "no"},'
+        b' "tools": [{"type":"function","function":{"name":"f","parameters":{"model":"x"}}}]'
+    )
+    ours = b'{ "model" : "m", "stream": true, "stream_options": {"include_usage":true}, %s }' % rest
+    short = b'{ "model" : "m", "stream": true, %s }' % rest
+    models = {"m": {"pool": [{"upstream": "a"}]}, "alias": {"pool": [{"upstream": "a"}]}}
+    models["alias"]["pool"][0]["model"] = "vendor/real-name"
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"a": upstream}, models), tmp_path) as relay,
+        await RawClient.connect(relay.address) as client,
+    ):
+        for body in (ours, short, short.replace(b'"m"', b'"alias"', 1)):
+            answer = await client.ask(request("POST", "/v1/chat/completions", body))
+            assert answer.status == 200
+
+        same, injected, renamed = [exchange.request.body for exchange in upstream.exchanges]
+        assert same == ours
+        assert rest in injected
+        assert json.loads(injected) == json.loads(ours)
+        assert rest in renamed
+        assert json.loads(renamed) == json.loads(ours) | {"model": "vendor/real-name"}
+
+
+@scenario
+async def test_request_headers_go_upstream_by_allow_list(tmp_path: Path) -> None:
+    sent = {
+        "OpenAI-Organization": "org-x",
+        "OpenAI-Project": "proj-x",
+        "Cookie": "session=1",
+        "Accept-Encoding": "gzip, br",
+        "X-Forwarded-For": "10.0.0.1",
+        "X-Real-IP": "10.0.0.1",
+        "Origin": "https://app.example",
+        "Referer": "https://app.example/x",
+        "X-Api-Key": "sk-other",
+        "Api-Key": "sk-other",
+        "Connection": "keep-alive, X-Private",
+        "X-Private": "1",
+        "OpenAI-Beta": "assistants=v2",
+        "Idempotency-Key": "abc",
+        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "x-relay-first-token-ms": "5000",
+        "x-request-id": "mine",
+    }
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"a": upstream}), tmp_path) as relay,
+    ):
+        answer = await relay.chat(headers=sent)
+
+        got = upstream.exchanges[0].request.headers
+        assert answer.status == 200
+        assert got["authorization"] == "Bearer sk-upstream-a"
+        assert got["accept-encoding"] == "identity"
+        assert got["content-type"] == "application/json"
+        assert got["host"] == f"127.0.0.1:{upstream.port}"
+        assert "relay" in got["via"]
+        assert got["openai-beta"] == "assistants=v2"
+        assert got["idempotency-key"] == "abc"
+        assert got["traceparent"] == sent["traceparent"]
+        allowed = {
+            *("authorization", "accept", "accept-encoding", "connection", "content-length"),
+            *("content-type", "host", "user-agent", "via", "openai-beta", "idempotency-key"),
+            *("traceparent",),
+        }
+        assert set(got) <= allowed
+        line = await relay.call_of(answer)
+        assert line["client_request_id"] == "mine"
+        assert line["request_id"] != "mine"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@scenario
+async def test_response_headers_are_ours_and_an_allow_list(tmp_path: Path, stream: bool) -> None:
+    extra = (
+        b"x-request-id: up-1\r\nSet-Cookie: __cf_bm=1\r\nServer: cloudflare\r\nAlt-Svc: h3\r\n"
+        b"x-ratelimit-limit-requests: 9\r\ncf-ray: 1\r\nopenai-organization: org\r\n"
+        b"openai-processing-ms: 12\r\nopenai-version: 2020-10-01\r\nStrict-Transport-Security: x\r\n"
+        b"Access-Control-Allow-Origin: https://evil.example\r\nX-Unknown: 1\r\n"
+    )
+    script: Script = say.plain(200, say.completion(), headers=extra)
+    if stream:
+        head = say.SSE_HEAD.removesuffix(b"\r\n") + extra + b"\r\n"
+        script = [Send(head), *say.sse(say.EVENTS)[1:]]
+    async with (
+        Upstream(script) as upstream,
+        RelayProcess(config({"a": upstream}), tmp_path) as relay,
+    ):
+        answer = await relay.chat(stream=stream)
+
+        head_of = answer.headers
+        assert head_of["x-upstream-request-id"] == "up-1"
+        assert head_of["x-request-id"] not in ("", "up-1")
+        assert head_of["openai-processing-ms"] == "12"
+        assert head_of["openai-version"] == "2020-10-01"
+        if stream:
+            assert head_of["content-type"] == "text/event-stream; charset=utf-8"
+            assert head_of["cache-control"] == "no-cache, no-transform"
+            assert head_of["x-accel-buffering"] == "no"
+            assert "content-length" not in head_of
+        banned = {"set-cookie", "alt-svc", "cf-ray", "openai-organization", "x-unknown"}
+        banned |= {"strict-transport-security", "x-ratelimit-limit-requests"}
+        assert not banned & set(head_of)
+        assert head_of.get("server", "relay") != "cloudflare"
+        assert head_of.get("access-control-allow-origin") != "https://evil.example"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/chat/completions",
+        "/chat/completions",
+        "/beta/chat/completions",
+        "//v1//chat/completions",
+        "/v1/chat/completions?api-version=1",
+    ],
+)
+@scenario
+async def test_chat_is_served_at_every_path_that_sdks_use(tmp_path: Path, path: str) -> None:
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"a": upstream}), tmp_path) as relay,
+        await RawClient.connect(relay.address) as client,
+    ):
+        answer = await client.ask(request("POST", path, chat_body()))
+
+        assert answer.text == say.TEXT
+        assert upstream.exchanges[0].request.target == "/v1/chat/completions"
+
+
+@scenario
+async def test_connections_are_kept_on_both_sides(tmp_path: Path) -> None:
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"a": upstream}), tmp_path) as relay,
+        await RawClient.connect(relay.address) as client,
+    ):
+        for stream in (True, False, True):
+            body = chat_body(stream=stream)
+            answer = await client.ask(request("POST", "/v1/chat/completions", body))
+            assert answer.status == 200
+
+        assert upstream.connections == 1
+
+
+@scenario
+async def test_models_are_those_that_the_callers_key_may_use(tmp_path: Path) -> None:
+    pool = {"pool": [{"upstream": "a"}]}
+    models = {name: pool for name in ("deep-chat", "deep-think", "gpt-x")}
+    keys: list[dict[str, object]] = [
+        {"id": "all", "key": "sk-all"},
+        {"id": "some", "key": "sk-some", "models": ["deep-*"]},
+    ]
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"a": upstream}, models, keys), tmp_path) as relay,
+    ):
+        everything = await get(relay.address, "/v1/models", key="sk-all")
+        some = await get(relay.address, "/models", key="sk-some")
+        one = await get(relay.address, "/v1/models/deep-chat", key="sk-some")
+        hidden = await get(relay.address, "/v1/models/gpt-x", key="sk-some")
+        none = await get(relay.address, "/v1/models", key=None)
+
+        assert everything.json()["object"] == "list"
+        assert {item["id"] for item in everything.json()["data"]} == set(models)
+        assert {item["id"] for item in some.json()["data"]} == {"deep-chat", "deep-think"}
+        assert one.json()["id"] == "deep-chat"
+        assert one.json()["object"] == "model"
+        assert (hidden.status, hidden.error["code"]) == (404, "model_not_found")
+        assert none.status == 401

@@ -1,0 +1,114 @@
+"""The wheel: everything due is told, nothing early, nothing after it was dropped."""
+
+from __future__ import annotations
+
+import asyncio
+
+from relay.timers import NEVER, TICK, Wheel
+
+
+class Item:
+    def __init__(self, told: list[tuple[str, float]], name: str, done: asyncio.Event) -> None:
+        self.slot = NEVER
+        self.told = told
+        self.name = name
+        self.done = done
+
+    def expired(self, now: float) -> None:
+        self.told.append((self.name, now))
+        self.done.set()
+
+
+def test_items_are_told_in_the_order_of_their_deadlines_and_never_early() -> None:
+    async def scene() -> tuple[float, list[tuple[str, float]]]:
+        loop = asyncio.get_running_loop()
+        wheel, told, done = Wheel(loop), [], asyncio.Event()
+        start = loop.time()
+        wheel.add(Item(told, "late", done), start + 0.08)
+        wheel.add(Item(told, "early", asyncio.Event()), start + 0.03)
+        async with asyncio.timeout(5):
+            await done.wait()
+        wheel.close()
+        return start, told
+
+    start, told = asyncio.run(scene())
+
+    assert [name for name, _ in told] == ["early", "late"]
+    assert told[0][1] >= start + 0.03
+    assert told[1][1] >= start + 0.08
+
+
+def test_a_dropped_item_is_not_told() -> None:
+    async def scene() -> list[tuple[str, float]]:
+        loop = asyncio.get_running_loop()
+        wheel, told, done = Wheel(loop), [], asyncio.Event()
+        dropped = Item(told, "dropped", asyncio.Event())
+        wheel.add(dropped, loop.time() + TICK)
+        wheel.add(Item(told, "kept", done), loop.time() + 3 * TICK)
+        wheel.drop(dropped)
+        assert dropped.slot == NEVER
+        async with asyncio.timeout(5):
+            await done.wait()
+        wheel.close()
+        return told
+
+    assert [name for name, _ in asyncio.run(scene())] == ["kept"]
+
+
+def test_an_item_may_add_itself_again_even_for_the_past() -> None:
+    class Twice(Item):
+        def expired(self, now: float) -> None:
+            self.told.append((self.name, now))
+            if len(self.told) == 1:
+                self.wheel.add(self, now - 1)
+            else:
+                self.done.set()
+
+        wheel: Wheel
+
+    async def scene() -> int:
+        loop = asyncio.get_running_loop()
+        wheel, done = Wheel(loop), asyncio.Event()
+        told: list[tuple[str, float]] = []
+        item = Twice(told, "twice", done)
+        item.wheel = wheel
+        wheel.add(item, loop.time())
+        async with asyncio.timeout(5):
+            await done.wait()
+        wheel.close()
+        return len(told)
+
+    assert asyncio.run(scene()) == 2
+
+
+def test_it_sleeps_when_nothing_is_due_and_wakes_for_the_next_item() -> None:
+    async def scene() -> int:
+        loop = asyncio.get_running_loop()
+        wheel = Wheel(loop)
+        told: list[tuple[str, float]] = []
+        for name in ("first", "second"):
+            done = asyncio.Event()
+            wheel.add(Item(told, name, done), loop.time() + TICK)
+            async with asyncio.timeout(5):
+                await done.wait()
+        wheel.close()
+        return len(told)
+
+    assert asyncio.run(scene()) == 2
+
+
+def test_it_tells_how_late_the_loop_is() -> None:
+    async def scene() -> list[float]:
+        loop = asyncio.get_running_loop()
+        wheel, lags, done = Wheel(loop), [], asyncio.Event()
+        wheel.on_lag = lags.append
+        wheel.add(Item([], "item", done), loop.time() + TICK)
+        async with asyncio.timeout(5):
+            await done.wait()
+        wheel.close()
+        return lags
+
+    lags = asyncio.run(scene())
+
+    assert lags
+    assert all(lag >= 0 for lag in lags)

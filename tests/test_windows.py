@@ -1,0 +1,397 @@
+"""The counting machines against exact models, and the promise that no window is overspent."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.admission.windows import (
+    MINUTE,
+    Period,
+    Permits,
+    TokenBucket,
+    end_of_day,
+    end_of_month,
+    tick_of,
+)
+
+START = 86_400_000
+"""A monotonic clock of a machine that has been up for a day, milliseconds."""
+
+
+class ExactBucket:
+    """The rule in fractions: level, pending refunds, generation, caught up with time at every step."""
+
+    def __init__(self, limit: int, tick: int) -> None:
+        self.limit = limit
+        self.level = Fraction(limit)
+        self.pending = 0
+        self.generation = 0
+        self.tick = tick
+
+    def catch_up(self, tick: int) -> None:
+        self.level += Fraction((tick - self.tick) * self.limit, MINUTE)
+        self.tick = tick
+        if self.level + self.pending > self.limit:
+            self.pending = 0
+            self.generation += 1
+            self.level = min(self.level, Fraction(self.limit))
+
+    def reserve(self, amount: int) -> bool:
+        if amount and amount > self.level:
+            return False
+        self.level -= amount
+        self.pending += amount
+        return True
+
+    def settle(self, generation: int, amount: int, actual: int) -> None:
+        if generation == self.generation:
+            self.pending -= amount
+            self.level += amount - actual
+        elif actual > amount:
+            self.level -= actual - amount
+
+    def relimit(self, limit: int) -> None:
+        self.limit = limit
+        self.level = min(self.level, Fraction(limit))
+
+
+def reserve(bucket: TokenBucket, amount: int, tick: int) -> int | None:
+    return None if bucket.lacks(amount, tick) else bucket.take(amount)
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("wait"), st.integers(0, 90_000)),
+        st.tuples(st.just("wait"), st.integers(0, 2_000)),
+        st.tuples(st.just("reserve"), st.integers(0, 60)),
+        st.tuples(st.just("settle"), st.integers(0, 80)),
+        st.tuples(st.just("relimit"), st.sampled_from([0, 1, 7, 50, 600])),
+    ),
+    max_size=60,
+)
+
+
+@given(limit=st.integers(1, 60), steps=steps)
+def test_a_bucket_does_what_the_exact_model_does(limit: int, steps: list[tuple[str, int]]) -> None:
+    tick = START
+    bucket = TokenBucket(limit)
+    model = ExactBucket(limit, tick)
+    open_calls: list[tuple[int, int, int]] = []
+
+    for step, number in steps:
+        if step == "wait":
+            tick += number
+            model.catch_up(tick)
+        elif step == "reserve":
+            stamp = reserve(bucket, number, tick)
+            assert (stamp is not None) == model.reserve(number)
+            if stamp is not None:
+                open_calls.append((stamp, model.generation, number))
+        elif step == "settle" and open_calls:
+            stamp, generation, amount = open_calls.pop(number % len(open_calls))
+            bucket.settle(stamp, amount, number, tick)
+            model.settle(generation, amount, number)
+        elif step == "relimit":
+            bucket.relimit(number, tick)
+            model.relimit(number)
+            model.catch_up(tick)
+        assert bucket.state(tick)[0] == max(0, model.level // 1)
+        assert model.level + model.pending <= model.limit or model.pending == 0
+        assert model.level <= model.limit
+
+
+calls = st.lists(
+    st.tuples(
+        st.one_of(st.just(0), st.integers(0, 3_000), st.integers(0, 70_000)),
+        st.integers(1, 40),
+        st.floats(0, 1),
+        st.integers(0, 90_000),
+    ),
+    min_size=2,
+    max_size=50,
+)
+
+
+@given(limit=st.integers(10, 100), calls=calls)
+def test_no_window_is_overspent_whatever_is_refunded_and_when(
+    limit: int, calls: list[tuple[int, int, float, int]]
+) -> None:
+    """Each call: gap before it, reservation, share really used, how long it runs."""
+    bucket = TokenBucket(limit)
+    tick = START
+    ends: list[tuple[int, int, int, int]] = []
+    spent: list[tuple[int, int]] = []
+    for gap, amount, share, runs in calls:
+        tick += gap
+        for end in sorted(end for end in ends if end[0] <= tick):
+            bucket.settle(end[1], end[2], end[3], end[0])
+        ends = [end for end in ends if end[0] > tick]
+        stamp = reserve(bucket, amount, tick)
+        if stamp is not None:
+            actual = int(amount * share)
+            ends.append((tick + runs, stamp, amount, actual))
+            spent.append((tick, actual))
+
+    for first in range(len(spent)):
+        total = 0
+        for at, actual in spent[first:]:
+            total += actual
+            assert total * MINUTE <= limit * (MINUTE + at - spent[first][0])
+
+
+@given(limit=st.integers(1, 50), gaps=st.lists(st.integers(0, 4_000), max_size=150))
+def test_requests_in_any_window_stay_below_limit_and_refill(limit: int, gaps: list[int]) -> None:
+    bucket = TokenBucket(limit)
+    tick = START
+    admitted = []
+    for gap in gaps:
+        tick += gap
+        stamp = reserve(bucket, 1, tick)
+        if stamp is not None:
+            bucket.settle(stamp, 1, 1, tick)
+            admitted.append(tick)
+
+    for first in range(len(admitted)):
+        for count, at in enumerate(admitted[first:], 1):
+            assert count * MINUTE <= limit * (MINUTE + at - admitted[first])
+
+
+@given(st.integers(1, 1_000_000), st.integers(1, 1_000_000), st.integers(0, 59_999))
+def test_the_promised_wait_is_the_first_moment_that_fits(limit: int, amount: int, gap: int) -> None:
+    bucket = TokenBucket(limit)
+    amount = min(amount, limit)
+    assert reserve(bucket, limit, START) is not None
+    tick = START + gap
+
+    wait = bucket.wait(amount, tick)
+
+    assert wait is not None
+    ready = tick + round(wait * 1000)
+    assert not bucket.lacks(amount, ready)
+    assert wait == 0 or bucket.lacks(amount, ready - 1)
+
+
+def test_a_full_burst_passes_at_once_and_then_one_per_interval() -> None:
+    bucket = TokenBucket(10)
+
+    burst = [reserve(bucket, 1, START) for _ in range(1000)]
+    early = reserve(bucket, 1, START + 5_999)
+    due = reserve(bucket, 1, START + 6_000)
+
+    assert sum(stamp is not None for stamp in burst) == 10
+    assert early is None
+    assert due is not None
+
+
+def test_a_call_larger_than_the_limit_is_told_that_no_wait_helps() -> None:
+    bucket = TokenBucket(100)
+
+    assert bucket.lacks(101, START)
+    assert bucket.wait(101, START) is None
+
+
+def test_a_limit_of_zero_admits_nothing_and_divides_by_nothing() -> None:
+    bucket = TokenBucket(0)
+
+    assert bucket.lacks(1, START)
+    assert bucket.wait(1, START) is None
+    assert bucket.state(START) == (0, 0)
+
+
+def test_unused_tokens_come_back_at_once() -> None:
+    bucket = TokenBucket(100)
+    assert reserve(bucket, 50, START) is not None
+    stamp = reserve(bucket, 40, START + 10_000)
+    assert stamp is not None
+    before = bucket.state(START + 10_000)
+
+    bucket.settle(stamp, 40, 5, START + 10_000)
+
+    assert before == (26, 44_000)
+    assert bucket.state(START + 10_000) == (61, 23_000)
+
+
+def test_a_refund_that_time_has_already_brought_is_void() -> None:
+    bucket = TokenBucket(100)
+    stamp = reserve(bucket, 60, START)
+    assert stamp is not None
+
+    bucket.settle(stamp, 60, 0, START + 6_000)
+
+    assert bucket.state(START + 6_000)[0] == 50, "40 left + 10 by refill, the refund is void"
+
+
+def test_a_call_that_used_more_than_it_reserved_leaves_a_debt() -> None:
+    bucket = TokenBucket(60)
+    stamp = reserve(bucket, 10, START)
+    assert stamp is not None
+
+    bucket.settle(stamp, 10, 90, START)
+
+    assert bucket.state(START) == (0, 90_000)
+    assert bucket.wait(1, START) == 31.0
+    assert bucket.used(START) == 90
+
+
+def test_a_debt_is_owed_even_when_the_refund_is_void() -> None:
+    bucket = TokenBucket(60)
+    stamp = reserve(bucket, 10, START)
+    assert stamp is not None
+
+    bucket.settle(stamp, 10, 40, START + 60_000)
+
+    assert bucket.state(START + 60_000)[0] == 30
+
+
+def test_a_clock_that_runs_back_brings_no_tokens() -> None:
+    bucket = TokenBucket(10)
+    for _ in range(10):
+        reserve(bucket, 1, START)
+
+    back = reserve(bucket, 1, START - 50_000)
+    again = reserve(bucket, 1, START)
+
+    assert back is None
+    assert again is None
+
+
+def test_a_bucket_is_at_rest_when_full() -> None:
+    bucket = TokenBucket(10)
+    reserve(bucket, 5, START)
+
+    assert not bucket.at_rest(START + 29_999)
+    assert bucket.at_rest(START + 30_000)
+
+
+def test_exact_milliseconds_stay_exact() -> None:
+    ticks = [tick_of(ms / 1000) for ms in range(10**9, 10**9 + 2000)]
+
+    assert all(later - earlier == 1 for earlier, later in pairwise(ticks))
+
+
+def test_permits_count_running_calls() -> None:
+    permits = Permits(2)
+    stamps = [permits.take(1) for _ in range(2)]
+
+    full = permits.lacks(1)
+    permits.settle(stamps[0], 1, 1)
+
+    assert full
+    assert not permits.lacks(1)
+    assert permits.used() == 1
+    assert permits.wait(1) == 1.0
+
+
+def test_permits_of_a_lowered_limit_wait_for_running_calls() -> None:
+    permits = Permits(3)
+    for _ in range(3):
+        permits.take(1)
+
+    permits.relimit(1)
+    permits.settle(0, 1, 1)
+    permits.settle(0, 1, 1)
+    still_full = permits.lacks(1)
+    permits.settle(0, 1, 1)
+
+    assert still_full
+    assert not permits.lacks(1)
+    assert permits.at_rest()
+
+
+def unix(year: int, month: int, day: int, hour: int = 0, second: int = 0) -> float:
+    return datetime(year, month, day, hour, tzinfo=UTC).timestamp() + second
+
+
+MAY = unix(2026, 5, 10)
+
+
+def test_a_budget_holds_the_worst_case_and_then_the_real_use() -> None:
+    budget = Period(100, end_of_month)
+    assert not budget.lacks(70, 0, MAY)
+    stamp = budget.take(70)
+
+    held = budget.lacks(31, 0, MAY)
+    budget.settle(stamp, 70, 20)
+
+    assert held
+    assert budget.used(0, MAY) == 20
+    assert not budget.lacks(80, 0, MAY)
+    assert budget.lacks(81, 0, MAY)
+
+
+def test_a_new_period_starts_with_the_whole_budget() -> None:
+    budget = Period(100, end_of_day)
+    budget.lacks(100, 0, MAY)
+    stamp = budget.take(100)
+    budget.settle(stamp, 100, 100)
+
+    today = budget.lacks(1, 0, MAY + 86_399)
+    tomorrow = budget.lacks(100, 0, MAY + 86_400)
+
+    assert today
+    assert not tomorrow
+
+
+def test_a_call_is_settled_into_the_period_that_admitted_it() -> None:
+    budget = Period(100, end_of_day)
+    budget.lacks(60, 0, MAY)
+    stamp = budget.take(60)
+    budget.lacks(100, 0, MAY + 86_400)
+    budget.take(10)
+
+    budget.settle(stamp, 60, 55)
+
+    assert budget.used(0, MAY + 86_400) == 10
+
+
+@pytest.mark.parametrize("back", [3600, 86_400, 31 * 86_400])
+def test_a_wall_clock_that_is_set_back_gets_no_fresh_budget(back: int) -> None:
+    budget = Period(100, end_of_day)
+    budget.lacks(100, 0, MAY)
+    budget.settle(budget.take(100), 100, 100)
+
+    assert budget.lacks(1, 0, MAY - back)
+    assert budget.lacks(1, 0, MAY)
+
+
+@pytest.mark.parametrize(
+    ("wall", "day", "month"),
+    [
+        (unix(2026, 5, 10, 12), unix(2026, 5, 11), unix(2026, 6, 1)),
+        (unix(2026, 5, 10), unix(2026, 5, 11), unix(2026, 6, 1)),
+        (unix(2026, 12, 31, 23, 3599), unix(2027, 1, 1), unix(2027, 1, 1)),
+        (unix(2028, 2, 29, 23), unix(2028, 3, 1), unix(2028, 3, 1)),
+        (unix(2026, 3, 29, 1, 1800), unix(2026, 3, 30), unix(2026, 4, 1)),
+    ],
+)
+def test_periods_end_by_the_utc_calendar(wall: float, day: float, month: float) -> None:
+    assert end_of_day(wall) == day
+    assert end_of_month(wall) == month
+
+
+@given(st.lists(st.tuples(st.sampled_from(["take", "settle", "wait"]), st.integers(0, 50))))
+def test_spent_and_held_never_pass_the_budget(steps: list[tuple[str, int]]) -> None:
+    budget = Period(100, end_of_day)
+    wall = MAY
+    held: list[tuple[int, int, float]] = []
+    spent: dict[float, int] = {}
+    for step, number in steps:
+        if step == "wait":
+            wall += number * 1000
+        elif step == "take" and not budget.lacks(number, 0, wall):
+            held.append((budget.take(number), number, wall // 86_400))
+        elif step == "settle" and held:
+            stamp, amount, day = held.pop(number % len(held))
+            actual = min(amount, number)
+            budget.settle(stamp, amount, actual)
+            spent[day] = spent.get(day, 0) + actual
+        today = wall // 86_400
+        held_today = sum(amount for _, amount, day in held if day == today)
+        assert budget.used(0, wall) == spent.get(today, 0) + held_today
+        assert 0 <= budget.used(0, wall) <= 100
