@@ -67,7 +67,7 @@ define venv
 	elif [ -z "$(BASE)" ]; then \
 		echo 'make: Python 3.11 or newer is needed (Debian: apt-get install python3 python3-venv)' >&2; exit 1; \
 	else \
-		$(BASE) -m venv $(1) || { echo 'make: venv is missing (Debian: apt-get install python3-venv)' >&2; exit 1; }; \
+		$(BASE) -m venv $(1) || { rm -rf $(1); echo 'make: venv is missing (Debian: apt-get install python3-venv)' >&2; exit 1; }; \
 	fi
 endef
 

@@ -114,27 +114,27 @@ class AccessLog:
             self._time(record.received + duration),
             "call",
             record.request_id,
-            _short(record.client_request_id),
-            _short(record.trace_id),
+            record.client_request_id and _short(record.client_request_id),
+            record.trace_id and _short(record.trace_id),
             record.key,
             record.client,
             record.operation,
-            _short(record.model),
+            record.model and _short(record.model),
             record.served_model,
             record.upstream,
-            _short(record.upstream_request_id),
+            record.upstream_request_id and _short(record.upstream_request_id),
             record.stream,
             record.code,
-            _short(record.error),
+            record.error and _short(record.error),
             record.outcome,
             record.cause,
             [_attempt(attempt) for attempt in attempts] if attempts else None,
             record.hedged,
             record.fallback,
-            _ms(record.queue),
-            _ms(record.ttft),
-            _ms(record.overhead),
-            _ms(record.max_gap),
+            None if record.queue is None else _ms(record.queue),
+            None if record.ttft is None else _ms(record.ttft),
+            None if record.overhead is None else _ms(record.overhead),
+            None if record.max_gap is None else _ms(record.max_gap),
             _ms(duration),
             record.events if record.stream else None,
         )
@@ -160,13 +160,13 @@ def _attempt(attempt: AttemptRecord) -> _Attempt:
     return _Attempt(attempt.upstream, attempt.result, int(attempt.ms * 1000 + 0.5) / 1000)
 
 
-def _ms(seconds: float | None) -> float | None:
+def _ms(seconds: float) -> float:
     """Milliseconds with three decimals; `round` would cost twice as much."""
-    return None if seconds is None else int(seconds * 1_000_000 + 0.5) / 1000
+    return int(seconds * 1_000_000 + 0.5) / 1000
 
 
-def _short(text: str | None) -> str | None:
-    return text if text is None or len(text) <= LONGEST else text[:LONGEST] + "…"
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else text[:LONGEST] + "…"
 
 
 def _mend(line: _Line) -> None:

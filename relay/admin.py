@@ -23,7 +23,14 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from relay import logs
-from relay.errors import InternalError, InvalidKey, MethodNotSupported, RelayError, UnknownUrl
+from relay.errors import (
+    InternalError,
+    InvalidKey,
+    MalformedRequest,
+    MethodNotSupported,
+    RelayError,
+    UnknownUrl,
+)
 from relay.exposition import OPENMETRICS, TEXT, Snapshot, wants_openmetrics
 
 PAGE_AGE = 0.5
@@ -128,9 +135,6 @@ class Guard:
         return given is not None and hmac.compare_digest(sha256(given).digest(), self._digest)
 
 
-GUARD = web.AppKey("guard", Guard)
-
-
 def _presented(authorization: str) -> bytes | None:
     scheme, _, rest = authorization.encode("utf-8", "surrogateescape").partition(b" ")
     if scheme.lower() == b"bearer":
@@ -169,7 +173,7 @@ class Pages:
 
 
 def build(metrics: Scraped, readiness: Readiness, status: Status, guard: Guard) -> web.Application:
-    """The application of the admin port. Run it without aiohttp's access log."""
+    """The application of the admin port, for `Runner`."""
     pages = Pages(metrics)
 
     async def scrape(request: web.Request) -> web.Response:
@@ -193,7 +197,6 @@ def build(metrics: Scraped, readiness: Readiness, status: Status, guard: Guard) 
         return _json(200, _encode(answer))
 
     app = web.Application(middlewares=[_boundary(guard)])
-    app[GUARD] = guard
     app.router.add_get("/metrics", scrape)
     app.router.add_get("/livez", livez, name="livez")
     app.router.add_get("/readyz", readyz, name="readyz")
@@ -203,6 +206,46 @@ def build(metrics: Scraped, readiness: Readiness, status: Status, guard: Guard) 
         app.router.add_get(path, _asset(name, kind))
     app.on_response_prepare.append(_hide_server)
     return app
+
+
+class Runner(web.AppRunner):
+    """Runs the application of `build`, and answers what is no HTTP with an error of ours.
+
+    aiohttp's own repeats the line it could not read, which may hold a token, to client and log, and tells its version.
+    """
+
+    def __init__(self, app: web.Application) -> None:
+        super().__init__(app, access_log=None)
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        return _Server(made.request_handler, request_factory=made.request_factory, access_log=None)
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+class _Connection(web.RequestHandler):
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        error: RelayError = MalformedRequest()
+        if status >= 500:
+            error = InternalError()
+            if exc is not None:
+                log.crash("admin_failed", exc)
+        response = _refusal(error)
+        response.headers["Server"] = "relay"
+        response.force_close()
+        return response
 
 
 def _asset(name: str, kind: str) -> Handler:

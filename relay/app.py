@@ -51,6 +51,10 @@ GC_THRESHOLD = 2000
 shows in the slowest percent of events."""
 
 
+SWITCH = 0.0005
+"""Seconds another thread (a page of metrics) may hold the interpreter: the default's 5 ms would be seen in a stream."""
+
+
 class Relay:
     """One relay process."""
 
@@ -82,7 +86,9 @@ class Relay:
         self._front = Front(
             self._reception, self._wheel, RequestIds(token_hex(6)), _patience(config)
         )
-        self._seen = Seen(self._proxy, self._gate, self._memory, access_log, self._live, log_dropped)
+        self._seen = Seen(
+            self._proxy, self._gate, self._memory, access_log, self._live, log_dropped
+        )
         self._metrics.sources = self._seen
         self._guard = admin.Guard(_token(config))
         self._wheel.on_lag = self._metrics.observe_lag
@@ -103,8 +109,8 @@ class Relay:
         )
         self._apply(Snapshot(self._config, self._memory, self._demo))
         try:
-            await self._listen()
             self._watch_signals()
+            await self._listen()
             self._tick()
             await self._stopping.wait()
             await self._drain()
@@ -125,6 +131,7 @@ class Relay:
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD, 20, 100)
+        sys.setswitchinterval(SWITCH)
 
     def _announce(self) -> None:
         key = None if self._demo is None else self._demo.key
@@ -139,7 +146,7 @@ class Relay:
     async def _start_admin(self) -> web.AppRunner:
         config = self._config.admin
         app = admin.build(self._metrics, self._health, self._seen.status, self._guard)
-        runner = web.AppRunner(app, access_log=None)
+        runner = admin.Runner(app)
         await runner.setup()
         await web.TCPSite(runner, config.listen.host, config.listen.port).start()
         return runner
@@ -237,7 +244,12 @@ class Relay:
             log.error("reload_failed", faults=[f"{old.path.name}: {type(error).__name__}"])
         else:
             self._apply(snapshot)
-            log.info("reloaded", digest=new.digest[:12], notices=list(new.notices), **_difference(old, new))
+            log.info(
+                "reloaded",
+                digest=new.digest[:12],
+                notices=list(new.notices),
+                **_difference(old, new),
+            )
         finally:
             self._reload = None
 
@@ -299,13 +311,18 @@ def warn_of_the_interpreter() -> None:
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
     # Debian optimises outside configure; its way to name the database libraries tells its build.
     if not any(sign in arguments for sign in ("--enable-optimizations", "--with-dbmliborder")):
-        log.info("plain_python", hint="this Python was built without PGO; one with it serves about a quarter more")
+        log.info(
+            "plain_python",
+            hint="this Python was built without PGO; one with it serves about a quarter more",
+        )
 
 
 def serve(path: Path, human: bool | None = None) -> int:
     """Runs a relay until it is told to stop. Returns the exit code."""
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
-        print("relay: aiohttp's C parser is missing: install aiohttp's binary wheel", file=sys.stderr)
+        print(
+            "relay: aiohttp's C parser is missing: install aiohttp's binary wheel", file=sys.stderr
+        )
         return 1
     try:
         config = configfile.load(path, os.environ)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from relay import __version__
+from relay.logs import Shown
 from relay.snapshot import Snapshot
 
 Fields = dict[str, "str | int | float | bool | list[str] | None"]
@@ -40,9 +41,9 @@ def ready_fields(snapshot: Snapshot, listen: str, admin: str, demo_key: str | No
         "notices": list(config.notices),
     }
     if demo_key is not None and snapshot.demo_models:
-        fields["demo_key"] = demo_key
+        fields["demo_key"] = Shown(demo_key)
         fields["demo_models"] = list(snapshot.demo_models)
-        fields["curl"] = curl(listen, demo_key, snapshot.demo_models[0])
+        fields["curl"] = Shown(curl(listen, demo_key, snapshot.demo_models[0]))
     fields["status_page"] = f"http://{reachable(admin)}/"
     fields["metrics"] = f"http://{reachable(admin)}/metrics"
     return fields

@@ -169,6 +169,9 @@ def _count_messages(messages: bytes) -> int:
         return len(_decode_messages(messages))
     except msgspec.ValidationError:
         raise _bad("messages") from None
+    except RecursionError:
+        # What was just within the stack one call higher is not here.
+        raise BadJson from None
 
 
 def _options(wire: _Wire) -> _Options | None:
@@ -181,6 +184,8 @@ def _options(wire: _Wire) -> _Options | None:
     except msgspec.ValidationError as error:
         inside = "include_usage" in str(error)
         raise _bad("stream_options.include_usage" if inside else "stream_options") from None
+    except RecursionError:
+        raise BadJson from None
     if wire.stream is not True:
         raise BadField("stream_options is only allowed with stream: true", param="stream_options")
     if raw.count(b"include_usage") > 1 or b"\\" in raw:

@@ -22,7 +22,14 @@ _SIZES_KEPT = 4096
 
 
 class BadFraming(Exception):
-    """The bytes are not chunked framing. Nothing after this can be trusted."""
+    """The bytes are not what they should be. Nothing after this can be trusted.
+
+    `payload` is what came before it in the same data, and stands.
+    """
+
+    def __init__(self, payload: bytes = b"") -> None:
+        super().__init__()
+        self.payload = payload
 
 
 def size_of(line: bytes) -> int | None:
@@ -100,20 +107,27 @@ class Chunked:
                 if not self._left:
                     self._state = 2
                 continue
-            eol = data.find(b"\n", at)
-            if eol < 0:
-                self._hold(data[at:])
-                break
-            line = self._line + data[at : eol + 1]
-            self._line = b""
-            at = eol + 1
-            if line[-2:] != b"\r\n" or len(line) > MAX_LINE + 2:
-                raise BadFraming
-            if self._step(line[:-2]):
-                self.done = True
+            try:
+                at = self._read_line(data, at)
+            except BadFraming:
+                raise BadFraming(b"".join(out)) from None
+            if self.done:
                 self.rest = data[at:]
                 break
         return b"".join(out) if len(out) != 1 else out[0]
+
+    def _read_line(self, data: bytes, at: int) -> int:
+        """Takes the line that begins (or goes on) at `at`; returns where it ended."""
+        eol = data.find(b"\n", at)
+        if eol < 0:
+            self._hold(data[at:])
+            return len(data)
+        line = self._line + data[at : eol + 1]
+        self._line = b""
+        if line[-2:] != b"\r\n" or len(line) > MAX_LINE + 2:
+            raise BadFraming
+        self.done = self._step(line[:-2])
+        return eol + 1
 
     def _hold(self, tail: bytes) -> None:
         self._line += tail

@@ -11,17 +11,13 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import (
-    Field,
-    ModelWrapValidatorHandler,
-    PrivateAttr,
-    model_validator,
-)
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
 from relay.configtypes import (
     LARGEST_COUNT,
     Address,
     BaseUrl,
+    AdminToken,
     ClientKey,
     Count,
     Day,
@@ -31,7 +27,6 @@ from relay.configtypes import (
     Hours,
     Instant,
     KeyHash,
-    Label,
     Name,
     NetworkAddress,
     Origin,
@@ -47,9 +42,8 @@ from relay.configtypes import (
     Usd,
     Workers,
 )
-from relay.configvalues import Listen, read_network
-
-__all__ = ["Config", "Listen"]
+from relay.configvalues import Listen as Listen
+from relay.configvalues import read_network
 
 # --- server, admin --------------------------------------------------------------------------------
 
@@ -91,10 +85,11 @@ class Server(Section):
 
 class Admin(Section):
     listen: Address = Field(
-        Listen("127.0.0.1", 8081), description="Address and port of status page and metrics"
+        Listen("127.0.0.1", 8081),
+        description="Address and port; beyond loopback a token is required",
     )
-    token: ClientKey | None = Field(
-        None, description="Asked for here; needed beyond loopback (default: none)"
+    token: AdminToken | None = Field(
+        None, description="Needed to look, but for /livez and /readyz (default: none)"
     )
 
 
@@ -108,8 +103,10 @@ Open = Literal["open", "closed"]
 
 
 class StoreFailure(Section):
-    rates: Open = Field("open", description="rpm, tpm, concurrent: open lets calls pass")
-    budgets: Open = Field("closed", description="Per day and month: closed refuses calls")
+    rates: Open = Field(
+        "open", description="rpm, tpm, concurrent: open lets calls pass, closed refuses them"
+    )
+    budgets: Open = Field("closed", description="Limits per day and month: likewise")
 
 
 # --- upstreams ------------------------------------------------------------------------------------
@@ -144,8 +141,7 @@ class UpstreamConfig(Section):
         None, description="Address of its API, up to /v1 (required, but for demo)"
     )
     api_keys: list[ProviderKey] = Field(
-        [],
-        description="They take turns; all empty: left out (default: [], needs none)",
+        [], description="They take turns; left out if all are empty (default: needs none)"
     )
     account: Text | None = Field(
         None, description="Upstreams of one account share its limits (default: its own)"
@@ -176,7 +172,7 @@ class UpstreamConfig(Section):
 
 
 class PoolEntry(Section):
-    upstream: Label = Field(description="A name from upstreams (required)")
+    upstream: Name = Field(description="A name from upstreams (required)")
     model: Text | None = Field(
         None, description="What the upstream calls the model (default: the same name)"
     )
@@ -213,17 +209,21 @@ class PriceWindow(Rates):
         description="Days of the week, UTC (default: all)",
     )
     hours: list[Hours] = Field([(0, 1440)], description="Hours of these days, UTC (default: all)")
-    except_dates: list[Day] = Field([], description="Days without it, such as holidays")
+    except_dates: list[Day] = Field(
+        [], description="Days without it, such as holidays (default: none)"
+    )
 
 
 class PriceConfig(Rates):
     windows: list[PriceWindow] = Field(
-        [], description="Other prices at some hours, by the call's start"
+        [], description="Other prices at some hours, by the call's start (default: none)"
     )
 
 
 class Heartbeat(Section):
-    interval: Duration = Field(15.0, description="A comment after so much silence; 0s for none")
+    interval: Duration = Field(
+        15.0, description="A comment line after so much silence; 0s for none"
+    )
     before_commit: bool = Field(
         False, description="Also before the first token; then no other upstream can take over"
     )
@@ -234,14 +234,14 @@ class ModelConfig(Section):
 
     pool: list[PoolEntry] = Field([], description="Upstreams that serve it (required, or static)")
     static: Text | None = Field(
-        None, description="A fixed text instead of a pool, marked x-relay-fallback: static"
+        None, description="Or a fixed text, streamed as an answer (default: none)"
     )
     strategy: Literal["weighted", "least_inflight", "fastest", "prefix"] = Field(
         "least_inflight",
-        description="Or weighted, fastest, prefix (same prompt, same upstream)",
+        description="Or weighted, fastest, prefix (same prompt to the same upstream)",
     )
     first_token: TimeLimit | None = Field(
-        None, description="Instead of the upstream's (default: the upstream's)"
+        None, description="Silence before the first token (default: as the upstream's)"
     )
     hedge: Hedge | None = Field(
         None, description="Start a second attempt while the first is silent (default: off)"
@@ -249,12 +249,14 @@ class ModelConfig(Section):
     retry: Retry = Field(
         Retry(), description="Further attempts after a failure, before the first token"
     )
-    fallback: list[Label] = Field([], description="Models that answer instead, in order")
+    fallback: list[Name] = Field(
+        [], description="Models that answer instead, in order (default: none)"
+    )
     price: PriceConfig | None = Field(
         None, description="What it costs (default: nothing is counted)"
     )
     max_output: Count = Field(
-        8192, description="Tokens reserved for an answer whose call names no limit"
+        8192, description="Tokens reserved for an answer when the call names no limit"
     )
     image_tokens: int = Field(
         2000, ge=0, le=LARGEST_COUNT, description="Tokens reserved per image, sound or file"
@@ -284,16 +286,15 @@ class Limits(Section):
 class KeyConfig(Section):
     """A key of ours, for one client."""
 
-    id: Label = Field(description="Its name in logs and metrics (required)")
+    id: Name = Field(description="Its name in logs and metrics (required)")
     key: ClientKey | None = Field(
-        None,
-        description="The key itself; neither it nor a hash: left out (default: none)",
+        None, description="The key itself; left out without one (default: none)"
     )
     hash: KeyHash | None = Field(
-        None, description="Or its SHA-256, from `relay keys new` (default: none)"
+        None, description="Or its SHA-256, as `relay keys new` writes it (default: none)"
     )
     models: list[Text] = Field(
-        ["*"], description="Models it may use, * and ? as in file names (default: all)"
+        ["*"], description="Models it may use; * fits anything (default: all)"
     )
     limits: Limits = Field(Limits(), description="What it may use up")
     expires: Instant | None = Field(None, description="Refused from then on, UTC (default: never)")
@@ -301,8 +302,7 @@ class KeyConfig(Section):
         [], description="Addresses it may come from; [] for any"
     )
     abort_billing: Literal["delivered", "drain", "waive"] = Field(
-        "delivered",
-        description="A client leaves: bill what it got; drain: all; waive: nothing",
+        "delivered", description="A client leaves: bill what it got; drain: all; waive: nothing"
     )
     group: Name | None = Field(
         None, description="A name from groups, whose limits count too (default: none)"
@@ -330,7 +330,7 @@ class Observability(Section):
         "json", description="A line per call on stdout, or off"
     )
     slow_first_token: TimeLimit = Field(
-        0.8, description="First tokens are meant to come faster than this"
+        0.8, description="A first token later than this counts as slow"
     )
     log_content: bool = Field(False, description="Write prompts and answers into the log")
 
@@ -345,21 +345,25 @@ class Config(Section):
     _digest: str = PrivateAttr("")
     _notices: list[str] = PrivateAttr(default_factory=list)
 
-    server: Server = Field(Server(), description="Where clients connect")
-    admin: Admin = Field(Admin(), description="Where you look")
+    server: Server = Field(Server(), description="Where clients call")
+    admin: Admin = Field(Admin(), description="Where you look: status page, metrics, health")
     state: State = Field(State(), description="What outlives a restart")
     quota_store: Store = Field(
         "embedded",
         repr=False,
         description="Where limits are counted: embedded, or redis://host:6379/0",
     )
-    on_store_failure: StoreFailure = Field(StoreFailure(), description="When that store is away")
-    upstreams: dict[Label, UpstreamConfig] = Field({}, description="Providers, by a name of yours")
-    models: dict[Label, ModelConfig] = Field({}, description="Models, by the name clients ask for")
+    on_store_failure: StoreFailure = Field(
+        StoreFailure(), description="What happens while that store is away"
+    )
+    upstreams: dict[Name, UpstreamConfig] = Field({}, description="Providers, by a name of yours")
+    models: dict[Name, ModelConfig] = Field({}, description="Models, by the name clients ask for")
     keys: list[KeyConfig] = Field([], description="Who may call")
     groups: dict[Name, GroupConfig] = Field({}, description="Limits that several keys share")
     prices: dict[Name, PriceConfig] = Field({}, description="Models you only compare prices with")
-    key_files: list[FilePath] = Field([], description="More keys, one JSON object per line")
+    key_files: list[FilePath] = Field(
+        [], description="More keys, one JSON object per line (default: none)"
+    )
     observability: Observability = Field(Observability(), description="Logs and metrics")
 
     @model_validator(mode="before")

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from relay.config import Config
-from relay.configvalues import Substituted
+from relay.configvalues import Substituted, plain
 
 Loc = tuple[str | int, ...]
 
@@ -128,14 +128,15 @@ _KINDS: Final = {
     "bool_type": "must be true or false",
     "string_type": "must be a text: put it in quotes",
     "string_too_short": "must not be empty",
-    "greater_than_equal": "must be at least {ge}",
-    "greater_than": "must be more than {gt}",
-    "less_than_equal": "must be at most {le}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "greater_than": "must be more than {gt:g}",
+    "less_than_equal": "must be at most {le:,.0f}",
     "missing": "is required",
     "model_type": "must be a mapping of options",
     "dict_type": "must be a mapping of names",
     "list_type": "must be a list",
 }
+_UNQUOTED: Final = ("int_type", "float_type", "bool_type")
 _SHAPES: Final = ("model_type", "dict_type", "list_type")
 
 
@@ -152,7 +153,8 @@ def _sentence(detail: ErrorDetails, value: Any) -> str:
         return f"{sentence}, not {_shape(value)}"
     if not sentence.startswith("must be"):
         return sentence
-    return sentence + _instead(value)
+    quoted = kind in _UNQUOTED and type(value) is str and not isinstance(plain(value), str)
+    return sentence + _instead(value) + (" in quotes" if quoted else "")
 
 
 def _choice(choices: list[str], value: Any) -> str:

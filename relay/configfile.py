@@ -15,13 +15,13 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import yaml  # noqa: TID251
 from pydantic import ValidationError
 
 from relay.config import Config
-from relay.configfaults import ConfigErrors, Fault, Loc, explain, path_of
+from relay.configfaults import LONGEST_SHOWN, ConfigErrors, Fault, Loc, explain, path_of
 from relay.confignotices import notices
 from relay.configrules import problems
 from relay.configtypes import Reading
@@ -107,20 +107,16 @@ class _Document:
         data = self._value(self._root, ())
         if not isinstance(data, dict):
             if data is not None:
-                self._mark(
-                    self._root, (), "must be a mapping of options, such as server: and models:"
-                )
-                raise ConfigErrors(self.faults)
+                self._stop(self._root, (), "must be a mapping of options: server, models and so on")
             return {}
         return data
 
     def fault(self, loc: Loc, message: str, *, named: bool = False) -> None:
         """A fault at an option, or where it would stand. Silent where the value could not be read anyway."""
-        if loc in self._unread or self._root is None:
-            if self._root is None:
-                self.faults.append(Fault(self.file, 1, 1, message, path_of(loc)))
+        if loc in self._unread:
             return
         node = self._root
+        assert node is not None, "every option has a default, so an empty file has no faults"
         for depth, part in enumerate(loc):
             name, value = _child(node, part)
             if value is None:
@@ -137,24 +133,27 @@ class _Document:
         self._mark(node, loc, message)
         return UNKNOWN
 
+    def _stop(self, node: yaml.Node, loc: Loc, message: str) -> NoReturn:
+        self._mark(node, loc, message)
+        raise ConfigErrors(self.faults)
+
     # --- nodes to values --------------------------------------------------------------------------
 
     def _value(self, node: yaml.Node, loc: Loc) -> Any:
         if id(node) in self._seen:
             self._repeated += 1
             if self._repeated > MOST_REPEATED:
-                self._mark(node, loc, "is repeated by aliases too often")
-                raise ConfigErrors(self.faults)
+                self._stop(node, loc[:1], "is repeated by aliases too often")
         self._seen.add(id(node))
         if len(loc) > DEEPEST:
-            return self._give_up(node, loc, "is nested too deep")
+            self._stop(node, loc[:1], "is nested too deep")
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
             return self._mapping(node, loc)
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
             return [self._value(one, (*loc, index)) for index, one in enumerate(node.value)]
         if isinstance(node, yaml.ScalarNode) and node.tag in _PLAIN_TAGS:
             return self._scalar(node, loc)
-        tag = node.tag.replace(_TAG, "!!")
+        tag = node.tag.replace(_TAG, "!!")[:LONGEST_SHOWN]
         return self._give_up(node, loc, f"has the tag {tag}: tags are not used here")
 
     def _mapping(self, node: yaml.MappingNode, loc: Loc) -> dict[str, Any]:
@@ -322,7 +321,7 @@ def _with_key(text: str, entry: Mapping[str, Any]) -> str:
         at += 2
     elif isinstance(keys, yaml.SequenceNode) and keys.value and not keys.flow_style:
         indent, at = " " * keys.start_mark.column, _last_line(keys) + 1
-    elif not keys.value or plain(keys.value) is None:
+    elif not keys.value or (isinstance(keys, yaml.ScalarNode) and plain(keys.value) is None):
         indent, at = "  ", keys.end_mark.line + 1
         line = lines[at - 1]
         first = keys.start_mark.column if keys.start_mark.line == at - 1 else 0

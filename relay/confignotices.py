@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple
 
 from relay.config import Config, Limits
-from relay.configtypes import Section
+from relay.configtypes import SHORTEST_KEY, Section
 
 SHOWN_PLACES: Final = 3
 """Of many places with the same notice, the first few are named."""
@@ -84,6 +84,11 @@ PENDING: Final = (
         "a stream that breaks is not continued yet: it ends with an error event.",
     ),
     Pending(
+        ("keys.*.abort_billing",),
+        lambda policy: policy == "drain",
+        "answers of clients that left are not read on yet: what was delivered is billed.",
+    ),
+    Pending(
         ("keys.*.on_revoke",),
         lambda policy: policy != "finish",
         "running answers of a revoked key are not cut yet: they finish.",
@@ -112,6 +117,14 @@ def _left_out(config: Config) -> Iterator[str]:
     if empty:
         verb = "is" if len(empty) == 1 else "are"
         yield f"keys: {_some(empty)} {verb} left out, without a key or a hash."
+    weak = [
+        f"'{key.id}'"
+        for key in config.keys
+        if key.key is not None and 0 < len(key.key.get_secret_value()) < SHORTEST_KEY
+    ]
+    if weak:
+        verb = "is" if len(weak) == 1 else "are"
+        yield f"keys: {_some(weak)} {verb} shorter than {SHORTEST_KEY} characters, and can be guessed."
     if not config.models:
         yield "models: there are none, so every call is answered with 404."
 
@@ -148,6 +161,14 @@ def _match_nothing(config: Config) -> Iterator[str]:
                 useless.setdefault(pattern, []).append(f"'{key.id}'")
     for pattern, ids in useless.items():
         yield f"keys: no model fits '{pattern}' (of {_some(ids)})."
+
+
+def _named_like_a_label(config: Config) -> Iterator[str]:
+    names = [f"upstreams.{name}" for name in config.upstreams if name in ("none", "static")]
+    names += [f"models.{name}" for name in config.models if name == "other"]
+    names += [f"keys[{key.id}]" for key in config.keys if key.id == "other"]
+    if names:
+        yield f"{_some(names)}: metrics use this name for something else, too."
 
 
 def _unpriced(config: Config) -> Iterator[str]:
@@ -215,6 +236,7 @@ _TELLERS: Final = (
     _answered_by_none_or_demo,
     _never_reached,
     _match_nothing,
+    _named_like_a_label,
     _unpriced,
     _pending,
 )

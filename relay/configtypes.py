@@ -111,13 +111,14 @@ def refuse_placeholder(secret: SecretStr) -> SecretStr:
     return secret
 
 
-def refuse_weak(secret: SecretStr) -> SecretStr:
-    text = secret.get_secret_value()
-    if not text:
-        return secret
-    if _PLACEHOLDER.fullmatch(text):
+def refuse_known(secret: SecretStr) -> SecretStr:
+    if _PLACEHOLDER.fullmatch(secret.get_secret_value()):
         raise ValueError("is a placeholder that others know: `relay keys new` makes a good one")
-    if len(text) < SHORTEST_KEY:
+    return secret
+
+
+def refuse_weak(secret: SecretStr) -> SecretStr:
+    if 0 < len(refuse_known(secret).get_secret_value()) < SHORTEST_KEY:
         raise ValueError(
             f"is shorter than {SHORTEST_KEY} characters: `relay keys new` makes a good one"
         )
@@ -216,6 +217,9 @@ ProviderKey = Annotated[
     SecretStr, PlainValidator(read_secret), AfterValidator(refuse_placeholder), *_WRITTEN_SECRET
 ]
 ClientKey = Annotated[
+    SecretStr, PlainValidator(read_secret), AfterValidator(refuse_known), *_WRITTEN_SECRET
+]
+AdminToken = Annotated[
     SecretStr, PlainValidator(read_secret), AfterValidator(refuse_weak), *_WRITTEN_SECRET
 ]
 KeyHash = Annotated[
@@ -225,7 +229,6 @@ KeyHash = Annotated[
     _pattern("sha256:[0-9A-Fa-f]{64}"),
 ]
 Name = Annotated[str, PlainValidator(values.read_name), _STRING]
-Label = Annotated[str, PlainValidator(values.read_label), _STRING]
 Instant = Annotated[
     datetime,
     PlainValidator(values.read_instant),

@@ -211,7 +211,7 @@ def read_network(value: Any) -> Network:
         wider = ip_network(text, strict=False)
     except ValueError:
         raise ValueError(words) from None
-    raise ValueError(f"must be a network without host bits: did you mean {wider}?")
+    raise ValueError(f"has bits beyond its mask: did you mean {wider}?")
 
 
 def read_origin(value: Any) -> str:
@@ -245,14 +245,6 @@ def read_name(value: Any) -> str:
     text = expect_text(value, "must be a name: put it in quotes")
     if not text or len(text) > 128 or not text.isprintable() or " " in text:
         raise ValueError("must be a name without spaces, of at most 128 characters")
-    return text
-
-
-def read_label(value: Any) -> str:
-    """The name of an upstream, a model or a key: it becomes a label of metrics."""
-    text = read_name(value)
-    if text in ("other", "none", "static"):
-        raise ValueError("must be another name: metrics use this one for something else")
     return text
 
 

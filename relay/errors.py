@@ -95,7 +95,9 @@ class BadJson(InvalidRequest):
 
 class NoKey(InvalidRequest):
     status = 401
-    default = "You didn't provide an API key: send it in the header 'Authorization: Bearer YOUR_KEY'."
+    default = (
+        "You didn't provide an API key: send it in the header 'Authorization: Bearer YOUR_KEY'."
+    )
 
 
 class InvalidKey(InvalidRequest):

@@ -60,7 +60,9 @@ class Patience:
 class Front(web.Server):
     """The data port. Makes a `ClientConnection` for every connection it accepts."""
 
-    def __init__(self, reception: Reception, wheel: Wheel, ids: RequestIds, patience: Patience) -> None:
+    def __init__(
+        self, reception: Reception, wheel: Wheel, ids: RequestIds, patience: Patience
+    ) -> None:
         super().__init__(_never, loop=asyncio.get_running_loop())
         self.reception = reception
         self.wheel = wheel
@@ -257,8 +259,7 @@ class ClientConnection(asyncio.Protocol):
         try:
             if head.refusal is not None:
                 raise head.refusal
-            address = reception.snapshot.client_address(self.address, head)
-            self._principal = reception.screen(head, address)
+            self._principal = reception.screen(head, self.address)
             self._need = request.length
             if request.length > reception.snapshot.max_body:
                 raise errors.BodyTooLarge
@@ -455,4 +456,3 @@ class ClientConnection(asyncio.Protocol):
             self._parser = None
             self._chunked = None
             self._refuse(self._head, errors.RequestTimeout())
-

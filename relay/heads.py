@@ -156,7 +156,9 @@ def _read(message: http_parser.RawRequestMessage) -> Head:
     head.real_ip = headers.get("x-real-ip")
     head.client_request_id = _clip(headers.get("x-request-id"))
     trace = headers.get("traceparent", "").split("-")
-    head.trace_id = trace[1] if len(trace) >= 4 and len(trace[1]) == 32 and trace[1].isalnum() else None
+    head.trace_id = (
+        trace[1] if len(trace) >= 4 and len(trace[1]) == 32 and trace[1].isalnum() else None
+    )
     # Headers that the client's own hop named in Connection end here (RFC 9110 §7.6.1).
     hop = {name.strip().lower() for name in headers.get("connection", "").split(",")}
     head.forward = b"".join(

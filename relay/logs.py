@@ -23,6 +23,12 @@ import msgspec
 
 from relay.linewriter import LineWriter, plain_lines, storable
 
+class Shown(str):
+    """A text that is meant to be read as it stands: the demo key, which opens this run's demo from this host alone."""
+
+    __slots__ = ()
+
+
 Field = str | int | float | bool | list[str] | None
 
 CLOSE_WAIT = 1.0
@@ -178,6 +184,8 @@ def _quoted(value: Field) -> str:
 
 def _clean(value: object) -> Field:
     """A value as it may be logged: without credentials, encodable, of bounded length."""
+    if isinstance(value, Shown):
+        return str(value)
     if isinstance(value, str):
         return _tidy(value)
     if value is None or isinstance(value, bool | int | float):

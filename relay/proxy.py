@@ -19,7 +19,7 @@ from relay.call import Call, Head
 from relay.chatbody import ChatBody, decode, edit
 from relay.errors import InternalError, RelayError
 from relay.passage import Passage
-from relay.records import CallRecord, Cause
+from relay.records import AttemptRecord, CallRecord, Cause
 from relay.snapshot import NO_NEED, Route, Snapshot
 from relay.sse import Event
 from relay.static import static_body, static_stream
@@ -29,6 +29,7 @@ from relay.upstream import failures
 from relay.upstream.attempt import Attempt, Request, Tools
 from relay.upstream.failover import Failover
 from relay.upstream.failures import Failure
+from relay.upstream.pool import Member
 from relay.usage import Usage
 
 BYTES_A_TOKEN = 4
@@ -38,7 +39,7 @@ BYTES_A_TOKEN = 4
 class Proxy:
     """What every call of this process works with."""
 
-    __slots__ = ("_date", "active", "draining", "emit", "gate", "on_idle", "tools")
+    __slots__ = ("_date", "active", "draining", "emit", "gate", "on_idle", "streams", "tools")
 
     def __init__(self, gate: Gate, tools: Tools, emit: Callable[[CallRecord], None]) -> None:
         self.gate = gate
@@ -47,9 +48,15 @@ class Proxy:
         self._date = replies.Date()
         self.active: set[Exchange] = set()
         """Calls under way."""
+        self.streams: dict[tuple[str, str], int] = {}
+        """Committed streams under way, by model and upstream."""
         self.draining = False
         self.on_idle: Callable[[], None] | None = None
         """Called when the last call under way has ended."""
+
+    def count_stream(self, record: CallRecord, change: int) -> None:
+        pair = (record.served_model or "other", record.upstream)
+        self.streams[pair] = self.streams.get(pair, 0) + change
 
     def ended(self, exchange: Exchange) -> None:
         self.active.discard(exchange)
@@ -114,11 +121,6 @@ class Exchange:
         self.over = False
         self.slot = NEVER
 
-    @property
-    def streaming(self) -> bool:
-        """Committed, and not at its end yet."""
-        return self._stream is not None and not self.over
-
     # -- admit --
 
     def begin(self) -> None:
@@ -148,9 +150,7 @@ class Exchange:
         if gate.purse(principal).counts_tokens:
             self._bound = self.chat.prompt_bound(route.image_tokens)
             need = self._snapshot.need(route, self.chat, self._bound)
-        self._lease = gate.reserve(
-            principal, route.name, need, call.received, call.record.received
-        )
+        self._lease = gate.reserve(principal, route.name, need, call.received, call.record.received)
 
     def _prefix(self, route: Route) -> Callable[[], bytes] | None:
         return self.chat.prefix if route.by_prefix else None
@@ -206,6 +206,11 @@ class Exchange:
         if not self._attempts:
             self._open(now)
 
+    def connection_was_stale(self, member: Member) -> None:
+        record = self.call.record
+        stale = AttemptRecord(member.endpoint.name, "stale_conn", 0.0)
+        record.attempts = [*record.attempts, stale]
+
     def expired(self, now: float) -> None:
         """The rest before the second try of the last member is over."""
         if not self.over:
@@ -251,6 +256,7 @@ class Exchange:
             choices=self.chat.n,
         )
         self._stream = stream
+        self._proxy.count_stream(call.record, 1)
         keep_alive = call.head.keep_alive and not self._proxy.draining
         head = replies.stream_head(self._lines(attempt), http11=http11, keep_alive=keep_alive)
         stream.begin(head, events, connection, splitter, inflater, now)
@@ -265,9 +271,7 @@ class Exchange:
         # Settled first: the headers of this very answer tell what is left after it.
         self._settle(spent=True)
         lines = self._lines(attempt)
-        reply = replies.whole_head(
-            200, len(body), lines, http11=head.http11, keep_alive=keep_alive
-        )
+        reply = replies.whole_head(200, len(body), lines, http11=head.http11, keep_alive=keep_alive)
         call.client.send(reply + body)
         self._measure_overhead(now)
         self._finish("done")
@@ -281,7 +285,9 @@ class Exchange:
         assert connection is not None and attempt.head is not None, "a committed answer has both"
         length = attempt.head.length
         chunked = length is None and head.http11
-        keep_alive = head.keep_alive and (chunked or length is not None) and not self._proxy.draining
+        keep_alive = (
+            head.keep_alive and (chunked or length is not None) and not self._proxy.draining
+        )
         passage = Passage(
             self,
             call.client,
@@ -442,6 +448,7 @@ class Exchange:
             record.events = stream.events
             record.max_gap = stream.max_gap if stream.events > 1 else None
             record.usage = stream.usage
+            proxy.count_stream(record, -1)
         self._settle(spent=sent and (attempt is not None or cause == "client_gone"))
         record.duration = now - self.call.received
         proxy.emit(record)

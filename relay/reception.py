@@ -41,18 +41,23 @@ class Reception:
     def draining(self) -> bool:
         return self._proxy.draining
 
-    def screen(self, head: Head, address: str | None) -> Principal | None:
+    def screen(self, head: Head, peer: str | None) -> Principal | None:
         """Who asks. Raises the answer to a request that its head alone condemns."""
+        if head.method == "OPTIONS":
+            # A preflight has no key, and a browser must be able to read even a 404.
+            return None
         operation = head.operation
         if operation is None:
             raise errors.UnknownUrl(f"Invalid URL ({head.method} {head.path[:200]})")
-        if head.method == "OPTIONS":
-            return None
         if head.method not in operation.methods:
             raise errors.MethodNotSupported(", ".join((*operation.methods, "OPTIONS")))
         if operation.kind is Kind.HEALTH:
             return None
-        principal = self.snapshot.principals.authenticate(head.authorization, address, time())
+        snapshot = self.snapshot
+        address = snapshot.client_address(peer, head)
+        principal = snapshot.principals.authenticate(
+            head.authorization, address, time(), snapshot.is_local(peer, head)
+        )
         if operation.kind is Kind.CHAT:
             if head.content_type != "application/json":
                 raise errors.UnsupportedContentType
@@ -64,8 +69,11 @@ class Reception:
         """Answers the call, or starts what will. None: it is answered already."""
         head = call.head
         operation = head.operation
+        if head.method == "OPTIONS":
+            self._preflight(call)
+            return None
         assert operation is not None, "screened"
-        if head.method != "OPTIONS" and operation.kind is Kind.CHAT:
+        if operation.kind is Kind.CHAT:
             exchange = self._proxy.handle(call, self.snapshot)
             return None if exchange.over else exchange
         self._answer(call, operation)
@@ -97,38 +105,42 @@ class Reception:
         self._recorded(record, error.status)
         client.end(keep_alive)
 
-    def _answer(self, call: Call, operation: Operation) -> None:
+    def _preflight(self, call: Call) -> None:
         head, snapshot = call.head, self.snapshot
-        lines = self._proxy.lines(snapshot, head, call.request_id, call.principal)
+        lines = self._proxy.lines(snapshot, head, call.request_id, None)
+        lines += snapshot.cors.preflight(head.preflight_headers)
         keep_alive = head.keep_alive and not self._proxy.draining
-        status = 200
-        if head.method == "OPTIONS":
-            status, body = 204, b""
-            lines += snapshot.cors.preflight(head.preflight_headers)
-            reply = replies.empty_head(status, lines, keep_alive=keep_alive)
-        else:
-            if operation.kind is Kind.HEALTH:
-                health = self._livez if operation.name == "livez" else self._readyz
-                status, body = health()
-            else:
-                try:
-                    body = self._models(head, call.principal)
-                except RelayError as error:
-                    status, body = error.status, error.body()
-                    call.record.outcome = error.outcome
-                    call.record.error = error.code
-            reply = replies.whole_head(
-                status, len(body), lines, http11=head.http11, keep_alive=keep_alive
-            )
-        call.client.send(reply if head.method == "HEAD" else reply + body)
-        if operation.kind is not Kind.HEALTH:
-            call.record.duration = monotonic() - call.received
-            self._recorded(call.record, status)
+        call.client.send(replies.empty_head(204, lines, keep_alive=keep_alive))
+        self._recorded(call.record, 204)
         call.client.end(keep_alive)
 
-    def _models(self, head: Head, principal: Principal | None) -> bytes:
+    def _answer(self, call: Call, operation: Operation) -> None:
+        """The operations that the relay answers itself."""
+        head, record = call.head, call.record
+        status = 200
+        if operation.kind is Kind.HEALTH:
+            status, body = (self._livez if operation.name == "livez" else self._readyz)()
+        else:
+            try:
+                body = self._models(head, call.principal)
+            except RelayError as error:
+                status, body = error.status, error.body()
+                record.outcome = error.outcome
+                record.error = error.code
+        lines = self._proxy.lines(self.snapshot, head, call.request_id, call.principal)
+        keep_alive = head.keep_alive and not self._proxy.draining
+        reply = replies.whole_head(
+            status, len(body), lines, http11=head.http11, keep_alive=keep_alive
+        )
+        call.client.send(reply if head.method == "HEAD" else reply + body)
+        if operation.kind is not Kind.HEALTH:
+            # Probes come every second from every balancer: they are no calls.
+            record.duration = monotonic() - call.received
+            self._recorded(record, status)
+        call.client.end(keep_alive)
+
+    def _models(self, head: Head, principal: Principal) -> bytes:
         """What the caller's key may use: the list, or the one that the path names."""
-        assert principal is not None, "screened"
         snapshot = self.snapshot
         name = head.tail
         if name is None:

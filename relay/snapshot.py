@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Iterator
+from math import inf
 
 from relay.admission.gate import Need
 from relay.admission.principals import Principal, Principals
@@ -39,6 +40,7 @@ LEARNING = 0.05
 MARGIN = 1.1
 """On the learnt ratio: prompts differ."""
 
+LOOPBACK = ("127.0.0.1", "::1")
 ADDRESSES_KEPT = 4096
 """Addresses whose trust is remembered."""
 
@@ -110,7 +112,7 @@ class Route:
         self.by_prefix = config.strategy == "prefix"
         self.max_output = config.max_output
         self.image_tokens = config.image_tokens
-        self.heartbeat = config.heartbeat.interval
+        self.heartbeat = config.heartbeat.interval or inf
         self.price = None if config.price is None else Price.of(config.price)
         self.fallbacks: tuple[Route, ...] = ()
         self.memory = memory
@@ -154,9 +156,7 @@ class Snapshot:
         self.principals = Principals.build(config.keys, config.groups)
         self.endpoints = _endpoints(config, memory, demo)
         self.routes = _routes(config, memory, self.endpoints)
-        self.demo_models = [
-            name for name, route in self.routes.items() if route.pool.demo
-        ]
+        self.demo_models = [name for name, route in self.routes.items() if route.pool.demo]
         if demo is not None and self.demo_models:
             self.principals.add_demo(demo.key, self.demo_models)
         self.scrub = Scrubber(
@@ -210,6 +210,10 @@ class Snapshot:
                 if not self._is_trusted(address):
                     return address
         return head.real_ip
+
+    def is_local(self, peer: str | None, head: Head) -> bool:
+        """The peer is on this host and speaks for nobody else, as far as it says."""
+        return peer in LOOPBACK and head.forwarded_for is None and head.real_ip is None
 
     def _is_trusted(self, address: str) -> bool:
         known = self._trust.get(address)

@@ -39,13 +39,8 @@ class Seen(Sources):
         self._started = monotonic()
 
     def inflight_streams(self) -> Iterable[tuple[str, str, int]]:
-        found: dict[tuple[str, str], int] = {}
-        for exchange in self._proxy.active:
-            if exchange.streaming:
-                record = exchange.call.record
-                pair = (record.served_model or "other", record.upstream)
-                found[pair] = found.get(pair, 0) + 1
-        return [(model, upstream, count) for (model, upstream), count in found.items()]
+        streams = self._proxy.streams
+        return [(model, upstream, count) for (model, upstream), count in streams.items()]
 
     def gaps(self) -> Iterable[tuple[tuple[str, str], GapCounts]]:
         return self._memory.gaps.items()

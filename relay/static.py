@@ -52,7 +52,9 @@ def static_body(text: str, chat: ChatBody, request_id: str, created: int) -> byt
             "object": "chat.completion",
             "created": created,
             "model": chat.model,
-            "choices": [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}],
+            "choices": [
+                {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+            ],
             "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
         }
     )

@@ -53,7 +53,9 @@ class Limits:
 
     __slots__ = ("heartbeat", "idle", "total_deadline", "write_stall")
 
-    def __init__(self, idle: float, total_deadline: float, write_stall: float, heartbeat: float) -> None:
+    def __init__(
+        self, idle: float, total_deadline: float, write_stall: float, heartbeat: float
+    ) -> None:
         self.idle = idle
         self.total_deadline = total_deadline
         self.write_stall = write_stall
@@ -208,6 +210,7 @@ class Stream:
         gap = now - self.last
         self.last = now
         self._counts[bisect_left(GAP_EDGES, gap)] += 1
+        self._gaps.total += gap
         if gap > self.max_gap:
             self.max_gap = gap
         self.events += data.count(b"\n\n")
@@ -352,7 +355,7 @@ class Stream:
         gap = now - self.last
         self.last = now
         if self.events:
-            self._counts[bisect_left(GAP_EDGES, gap)] += 1
+            self._gaps.add(gap)
             if gap > self.max_gap:
                 self.max_gap = gap
         self.events += 1

@@ -92,7 +92,9 @@ class Wheel:
                     item.slot = NEVER
                     item.expired(now)
         # What an expiry added for a slot already gone by is due at the next tick.
-        for slot in [slot for slot in slots if slot <= last] if slots and min(slots) <= last else ():
+        for slot in (
+            [slot for slot in slots if slot <= last] if slots and min(slots) <= last else ()
+        ):
             for item in slots.pop(slot):
                 self.add(item, (last + 1) * TICK)
         if slots:

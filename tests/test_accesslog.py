@@ -15,9 +15,13 @@ from relay.usage import Usage
 from tests.observed import STARTED, streamed
 
 # The contract with whoever parses the log.
-ORDER = """time event request_id client_request_id trace_id key client operation model served_model upstream
-upstream_request_id stream code error outcome cause attempts hedged fallback queue_ms ttft_ms overhead_ms max_gap_ms
-duration_ms events input_tokens cached_tokens output_tokens reasoning_tokens source cost_usd""".split()
+ORDER = [
+    *("time", "event", "request_id", "client_request_id", "trace_id", "key", "client", "operation"),
+    *("model", "served_model", "upstream", "upstream_request_id", "stream", "code", "error"),
+    *("outcome", "cause", "attempts", "hedged", "fallback", "queue_ms", "ttft_ms", "overhead_ms"),
+    *("max_gap_ms", "duration_ms", "events", "input_tokens", "cached_tokens", "output_tokens"),
+    *("reasoning_tokens", "source", "cost_usd"),
+]
 
 
 def logged(tmp_path: Path, *records: CallRecord, format: Format = "json") -> bytes:

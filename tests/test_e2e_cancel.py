@@ -78,7 +78,7 @@ async def test_a_client_that_leaves_frees_the_upstream_at_once(
 
 @scenario
 async def test_a_client_that_leaves_gives_its_permit_back(tmp_path: Path) -> None:
-    keys = [{"id": "one", "key": "sk-one", "limits": {"concurrent": 1}}]
+    keys = [{"id": "one", "key": "sk-one-0123456789abcdef", "limits": {"concurrent": 1}}]
     held: Script = say.sse(say.EVENTS[:3], Gate("here"), Stall())
     async with (
         Upstream() as upstream,
@@ -86,12 +86,14 @@ async def test_a_client_that_leaves_gives_its_permit_back(tmp_path: Path) -> Non
         await RawClient.connect(relay.address) as client,
     ):
         upstream.then(held)
-        await client.send(request("POST", "/v1/chat/completions", chat_body(), key="sk-one"))
+        await client.send(
+            request("POST", "/v1/chat/completions", chat_body(), key="sk-one-0123456789abcdef")
+        )
         await client.head()
-        refused = await relay.chat(key="sk-one")
+        refused = await relay.chat(key="sk-one-0123456789abcdef")
         await client.close()
         await relay.call(lambda line: line["outcome"] == "client_cancelled")
-        again = await relay.chat(key="sk-one")
+        again = await relay.chat(key="sk-one-0123456789abcdef")
 
         assert refused.status == 429
         assert again.text == say.TEXT

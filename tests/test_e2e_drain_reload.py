@@ -51,13 +51,13 @@ async def test_a_reload_takes_effect_and_running_streams_keep_their_upstream(
         await running.reached("end")
 
         state = {"state": {"path": str(tmp_path / "state")}}
-        keys = [{"id": "other", "key": "sk-other"}]
+        keys = [{"id": "other", "key": "sk-other-0123456789abcdef"}]
         relay.write(state | config({"b": new}, None, keys))
         relay.reload()
         line = await relay.log(about_reload)
         metrics = await relay.metrics()
         lost = await relay.chat()
-        moved = await relay.chat(key="sk-other")
+        moved = await relay.chat(key="sk-other-0123456789abcdef")
         running.open("end")
         answer = await client.rest()
 
@@ -101,14 +101,14 @@ async def test_a_bad_configuration_changes_nothing_and_says_why(tmp_path: Path) 
 
 @scenario
 async def test_what_limits_have_counted_survives_a_reload(tmp_path: Path) -> None:
-    keys = [{"id": "limited", "key": "sk-limited", "limits": {"rpm": 3}}]
+    keys = [{"id": "limited", "key": "sk-limited-0123456789abcdef", "limits": {"rpm": 3}}]
     async with Upstream() as upstream:
         fields = config({"a": upstream}, None, keys) | {"state": {"path": str(tmp_path / "s")}}
         async with RelayProcess(fields, tmp_path) as relay:
-            first = [await relay.chat(key="sk-limited") for _ in range(3)]
+            first = [await relay.chat(key="sk-limited-0123456789abcdef") for _ in range(3)]
             relay.reload()
             await relay.log(about_reload)
-            fourth = await relay.chat(key="sk-limited")
+            fourth = await relay.chat(key="sk-limited-0123456789abcdef")
 
             assert [item.status for item in first] == [200] * 3
             assert fourth.status == 429

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -170,6 +170,28 @@ def unusable_dials() -> dict[str, tuple[str, str]]:
     }
 
 
+class NoTls:
+    """Answers a TLS hello with words."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> Self:
+        def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"no TLS here\r\n")
+            writer.close()
+
+        self._server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+        await self._server.wait_closed()
+
+
 @pytest.mark.parametrize("dial", unusable_dials())
 @scenario
 async def test_a_dial_that_fails_is_free_and_the_next_member_answers(
@@ -185,7 +207,7 @@ async def test_a_dial_that_fails_is_free_and_the_next_member_answers(
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
         try:
-            async with Upstream() as good, Upstream([Send(b"no TLS here\r\n"), Reset()]) as plain:
+            async with Upstream() as good, NoTls() as plain:
                 ports = {
                     "closed": closed.getsockname()[1],
                     "full": full.getsockname()[1],
@@ -387,20 +409,20 @@ async def test_a_call_with_no_healthy_model_falls_back_to_the_next_and_last_to_s
     tmp_path: Path,
 ) -> None:
     models: Models = {
-        "m": {"pool": [{"upstream": "bad"}], "fallback": ["other", "sorry"]},
+        "m": {"pool": [{"upstream": "bad"}], "fallback": ["spare", "sorry"]},
         "lost": {"pool": [{"upstream": "bad"}], "fallback": ["sorry"]},
-        "other": {"pool": [{"upstream": "good"}]},
+        "spare": {"pool": [{"upstream": "good"}]},
         "sorry": {"static": "系统繁忙，请稍后再试"},
     }
     async with Upstream(say.error(500)) as bad, Upstream() as good:
         fields = config({"bad": bad, "good": good}, models)
         async with RelayProcess(fields, tmp_path) as relay:
-            other = await relay.chat()
+            spare = await relay.chat()
             static = await relay.chat(model="lost")
             plain = await relay.chat(model="lost", stream=False)
 
-            assert other.text == say.TEXT
-            assert other.headers["x-relay-fallback"] == "other"
+            assert spare.text == say.TEXT
+            assert spare.headers["x-relay-fallback"] == "spare"
             assert static.text == "系统繁忙，请稍后再试"
             assert static.headers["x-relay-fallback"] == "static"
             assert static.events[-1] == say.DONE

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,7 +46,10 @@ async def test_the_bytes_of_a_stream_are_the_servers(tmp_path: Path) -> None:
         async with RelayProcess(fields, tmp_path) as relay:
             for prompt in PROMPTS:
                 messages = [{"role": "user", "content": prompt}]
-                asked = {"messages": messages, "stream_options": {"include_usage": True}}
+                asked: dict[str, Any] = {
+                    "messages": messages,
+                    "stream_options": {"include_usage": True},
+                }
                 direct = await chat(("127.0.0.1", server.port), **asked)
                 relayed = await relay.chat(**asked)
 

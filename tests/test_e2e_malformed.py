@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from tests.rig import RawClient, RelayProcess, Upstream, config, scenario
-from tests.rig import scripts as say
 from tests.rig.malformed import Bad, requests
 from tests.rig.raw_client import Address, chat_body, request
 
@@ -42,7 +41,7 @@ async def test_two_thousand_malformed_requests_do_no_harm(tmp_path: Path) -> Non
     assert len(bads) >= 2000
     seen: Counter[str] = Counter()
     async with (
-        Upstream(say.plain(200, say.completion())) as upstream,
+        Upstream() as upstream,
         RelayProcess(config({"a": upstream}), tmp_path) as relay,
         await RawClient.connect(relay.address) as steady,
     ):

@@ -124,13 +124,13 @@ async def test_a_stream_that_breaks_raises_a_typed_error(
 @scenario
 async def test_an_sdk_that_is_told_not_to_retry_asks_once(tmp_path: Path, sdk: Sdk) -> None:
     require(*sdk.needs)
-    keys = [{"id": "spent", "key": "sk-spent", "limits": {"tokens_per_day": 1}}]
+    keys = [{"id": "spent", "key": "sk-spent-0123456789abcdef", "limits": {"tokens_per_day": 1}}]
     async with (
         Upstream() as upstream,
         RelayProcess(config({"a": upstream}, None, keys), tmp_path) as relay,
     ):
-        found = await drive(sdk, "refused", url(relay), key="sk-spent")
-        again = await relay.chat(key="sk-spent")
+        found = await drive(sdk, "refused", url(relay), key="sk-spent-0123456789abcdef")
+        again = await relay.chat(key="sk-spent-0123456789abcdef")
         await relay.call_of(again)
 
         assert found["status_code"] == 429
@@ -144,16 +144,16 @@ async def test_an_sdk_that_is_told_a_short_wait_comes_back_after_it(
     tmp_path: Path, sdk: Sdk
 ) -> None:
     require(*sdk.needs)
-    keys = [{"id": "slow", "key": "sk-slow", "limits": {"rpm": 60}}]
+    keys = [{"id": "slow", "key": "sk-slow-0123456789abcdef", "limits": {"rpm": 60}}]
     async with (
         Upstream() as upstream,
         RelayProcess(config({"a": upstream}, None, keys), tmp_path) as relay,
     ):
-        while (await relay.chat(key="sk-slow", stream=False)).status == 200:
+        while (await relay.chat(key="sk-slow-0123456789abcdef", stream=False)).status == 200:
             pass
         before = len(relay.calls)
 
-        found = await drive(sdk, "plain", url(relay), key="sk-slow")
+        found = await drive(sdk, "plain", url(relay), key="sk-slow-0123456789abcdef")
 
         assert found["async"] == say.completion()
         later = relay.calls[before:]
@@ -168,7 +168,7 @@ async def test_a_wrong_key_is_an_authentication_error(tmp_path: Path, sdk: Sdk) 
         Upstream() as upstream,
         RelayProcess(config({"a": upstream}), tmp_path) as relay,
     ):
-        found = await drive(sdk, "refused", url(relay), key="sk-wrong")
+        found = await drive(sdk, "refused", url(relay), key="sk-wrong-0123456789abcdef")
 
         assert found["class"] == "AuthenticationError"
         assert found["code"] == "invalid_api_key"

@@ -326,8 +326,8 @@ async def test_request_headers_go_upstream_by_allow_list(tmp_path: Path) -> None
         "X-Real-IP": "10.0.0.1",
         "Origin": "https://app.example",
         "Referer": "https://app.example/x",
-        "X-Api-Key": "sk-other",
-        "Api-Key": "sk-other",
+        "X-Api-Key": "sk-other-0123456789abcdef",
+        "Api-Key": "sk-other-0123456789abcdef",
         "Connection": "keep-alive, X-Private",
         "X-Private": "1",
         "OpenAI-Beta": "assistants=v2",
@@ -442,17 +442,17 @@ async def test_models_are_those_that_the_callers_key_may_use(tmp_path: Path) -> 
     pool = {"pool": [{"upstream": "a"}]}
     models = {name: pool for name in ("deep-chat", "deep-think", "gpt-x")}
     keys: list[dict[str, object]] = [
-        {"id": "all", "key": "sk-all"},
-        {"id": "some", "key": "sk-some", "models": ["deep-*"]},
+        {"id": "all", "key": "sk-all-0123456789abcdef"},
+        {"id": "some", "key": "sk-some-0123456789abcdef", "models": ["deep-*"]},
     ]
     async with (
         Upstream() as upstream,
         RelayProcess(config({"a": upstream}, models, keys), tmp_path) as relay,
     ):
-        everything = await get(relay.address, "/v1/models", key="sk-all")
-        some = await get(relay.address, "/models", key="sk-some")
-        one = await get(relay.address, "/v1/models/deep-chat", key="sk-some")
-        hidden = await get(relay.address, "/v1/models/gpt-x", key="sk-some")
+        everything = await get(relay.address, "/v1/models", key="sk-all-0123456789abcdef")
+        some = await get(relay.address, "/models", key="sk-some-0123456789abcdef")
+        one = await get(relay.address, "/v1/models/deep-chat", key="sk-some-0123456789abcdef")
+        hidden = await get(relay.address, "/v1/models/gpt-x", key="sk-some-0123456789abcdef")
         none = await get(relay.address, "/v1/models", key=None)
 
         assert everything.json()["object"] == "list"

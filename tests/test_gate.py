@@ -347,3 +347,24 @@ def test_networks_of_a_key_do_not_matter_to_the_gate() -> None:
     admitted(ask(gate, shop))
 
     assert refused(ask(gate, shop)).reason == "rpm"
+
+
+@pytest.mark.parametrize(
+    ("limits", "counts", "budget"),
+    [
+        (Limits(), False, False),
+        (Limits(rpm=1, concurrent=1, requests_per_day=1), False, False),
+        (Limits(tpm=1), True, False),
+        (Limits(tokens_per_day=1), True, True),
+        (Limits(tokens_per_month=1), True, True),
+        (Limits(usd_per_day=1), True, True),
+        (Limits(usd_per_month=1), True, True),
+    ],
+)
+def test_a_purse_knows_whether_tokens_matter_to_the_key_or_its_group(
+    limits: Limits, counts: bool, budget: bool
+) -> None:
+    for gate, shop in (grouped(limits, Limits()), grouped(Limits(), limits)):
+        purse = gate.purse(shop)
+
+        assert (purse.counts_tokens, purse.has_budget) == (counts, budget)

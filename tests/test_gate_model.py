@@ -73,26 +73,34 @@ class Book:
         return date[:7] if self.name.endswith("month") else date[:10]
 
     def _level(self, tick: int) -> Fraction:
+        """Every take is charged, when it was made, with what is known of it now; a debt when it became known."""
         at, limit = self.limits[0]
-        level, refundable = Fraction(limit), set[int]()
-        for when, what, value in [*self.order, (tick, "now", None)]:
-            level += Fraction((when - at) * limit, 60_000)
+        level = Fraction(limit)
+        relimited = [place for place, (_, what, _) in enumerate(self.order) if what == "limit"]
+        for place, (when, what, value) in enumerate([*self.order, (tick, "now", None)]):
+            level = min(level + Fraction((when - at) * limit, 60_000), Fraction(limit))
             at = when
-            if level + sum(self.takes[take]["amount"] for take in refundable) > limit:
-                refundable.clear()
-                level = min(level, Fraction(limit))
             if what == "limit":
                 limit = value
                 level = min(level, Fraction(limit))
             elif what == "take":
-                level -= self.takes[value]["amount"]
-                refundable.add(value)
+                level -= self._charge(value, place, relimited)
             elif what == "settle":
                 take = self.takes[value]
-                back = take["amount"] - take["actual"]
-                level += back if value in refundable else min(0, back)
-                refundable.discard(value)
+                level -= max(0, take["actual"] - take["amount"])
         return level
+
+    def _charge(self, number: int, place: int, relimited: list[int]) -> int:
+        take = self.takes[number]
+        amount: int = take["amount"]
+        if take["actual"] is None or self.name == "rpm":
+            return amount
+        settled = self.order.index(
+            next(entry for entry in self.order if entry[1:] == ("settle", number))
+        )
+        if any(place < other < settled for other in relimited):
+            return amount
+        return min(amount, take["actual"])
 
 
 class GateMachine(RuleBasedStateMachine):

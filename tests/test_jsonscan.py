@@ -13,7 +13,11 @@ from relay.jsonscan import MOST_MEMBERS, TooManyMembers, cuts, members
 BLANKS = st.text(" \t\n\r", max_size=2)
 STRINGS = st.text(st.sampled_from('ab"\\{}[]:,\n中'), max_size=5)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | STRINGS,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | STRINGS,
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(STRINGS | st.just("k"), inner, max_size=3)
     ),

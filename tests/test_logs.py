@@ -148,7 +148,7 @@ def test_an_exception_is_told_by_type_and_place_only(sink: Sink) -> None:
 def test_an_error_of_the_system_keeps_its_name(sink: Sink) -> None:
     with sink.taking():
         try:
-            Path("/nowhere/at/all").open()
+            Path("/nowhere/at/all").read_bytes()
         except OSError as error:
             logs.get("x").crash("no_file", error)
 

@@ -259,28 +259,6 @@ def test_a_key_of_an_unknown_group_is_no_key_without_group_limits() -> None:
         table(Key(group="ghosts"))
 
 
-@pytest.mark.parametrize(
-    ("limits", "counts", "budget"),
-    [
-        (Limits(), False, False),
-        (Limits(rpm=1, concurrent=1, requests_per_day=1), False, False),
-        (Limits(tpm=1), True, False),
-        (Limits(tokens_per_day=1), True, True),
-        (Limits(tokens_per_month=1), True, True),
-        (Limits(usd_per_day=1), True, True),
-        (Limits(usd_per_month=1), True, True),
-    ],
-)
-def test_a_principal_knows_whether_tokens_matter_to_it_or_its_group(
-    limits: Limits, counts: bool, budget: bool
-) -> None:
-    own = Principals.build([Key(limits=limits)], {}).by_id["shop"]
-    joint = Principals.build([Key(group="team")], {"team": Group(limits)}).by_id["shop"]
-
-    assert (own.counts_tokens, own.has_budget) == (counts, budget)
-    assert (joint.counts_tokens, joint.has_budget) == (counts, budget)
-
-
 def test_nothing_that_is_printed_holds_the_key() -> None:
     keys = table(Key())
     principal = keys.authenticate(bearer(KEY), None, NOON)

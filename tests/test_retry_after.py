@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from email.utils import format_datetime
 
 import pytest
 from hypothesis import given
@@ -115,12 +116,8 @@ def test_every_number_of_seconds_is_understood(seconds: int) -> None:
 )
 def test_every_date_of_the_calendar_is_understood(moment: datetime) -> None:
     moment = moment.replace(microsecond=0, tzinfo=UTC)
-    days = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-    months = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
-    value = (
-        f"{days[moment.weekday()]}, {moment.day:02} {months[moment.month - 1]} {moment.year:04}"
-        f" {moment:%H:%M:%S} GMT"
-    )
+    day, _, month, *_ = format_datetime(moment, usegmt=True).replace(",", "").split()
+    value = f"{day}, {moment.day:02} {month} {moment.year:04} {moment:%H:%M:%S} GMT"
 
     wait = from_value(value.encode(), WALL)
 

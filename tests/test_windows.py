@@ -14,6 +14,7 @@ from relay.admission.windows import (
     MINUTE,
     Period,
     Permits,
+    RefundingBucket,
     TokenBucket,
     end_of_day,
     end_of_month,
@@ -25,40 +26,43 @@ START = 86_400_000
 
 
 class ExactBucket:
-    """The rule in fractions: level, pending refunds, generation, caught up with time at every step."""
+    """The rule by history: every call is charged, at the moment it began, with what is known of it now."""
 
     def __init__(self, limit: int, tick: int) -> None:
-        self.limit = limit
-        self.level = Fraction(limit)
-        self.pending = 0
-        self.generation = 0
-        self.tick = tick
+        self.events: list[tuple[int, str, int]] = [(tick, "limit", limit)]
+        self.charges: list[int] = []
 
-    def catch_up(self, tick: int) -> None:
-        self.level += Fraction((tick - self.tick) * self.limit, MINUTE)
-        self.tick = tick
-        if self.level + self.pending > self.limit:
-            self.pending = 0
-            self.generation += 1
-            self.level = min(self.level, Fraction(self.limit))
+    def level(self, tick: int) -> Fraction:
+        at, _, limit = self.events[0]
+        level = Fraction(limit)
+        for when, what, number in [*self.events[1:], (tick, "now", 0)]:
+            level = min(level + Fraction((when - at) * limit, MINUTE), Fraction(limit))
+            at = when
+            if what == "limit":
+                limit = number
+                level = min(level, Fraction(limit))
+            elif what == "call":
+                level -= self.charges[number]
+            elif what == "debt":
+                level -= number
+        return level
 
-    def reserve(self, amount: int) -> bool:
-        if amount and amount > self.level:
-            return False
-        self.level -= amount
-        self.pending += amount
-        return True
+    def reserve(self, amount: int, tick: int) -> int | None:
+        if amount and amount > self.level(tick):
+            return None
+        self.events.append((tick, "call", len(self.charges)))
+        self.charges.append(amount)
+        return len(self.charges) - 1
 
-    def settle(self, generation: int, amount: int, actual: int) -> None:
-        if generation == self.generation:
-            self.pending -= amount
-            self.level += amount - actual
-        elif actual > amount:
-            self.level -= actual - amount
+    def settle(self, call: int, amount: int, actual: int, tick: int) -> None:
+        began = self.events.index(next(e for e in self.events if e[1:] == ("call", call)))
+        if actual > amount:
+            self.events.append((tick, "debt", actual - amount))
+        elif not any(what == "limit" for _, what, _ in self.events[began:]):
+            self.charges[call] = actual
 
-    def relimit(self, limit: int) -> None:
-        self.limit = limit
-        self.level = min(self.level, Fraction(limit))
+    def relimit(self, limit: int, tick: int) -> None:
+        self.events.append((tick, "limit", limit))
 
 
 def reserve(bucket: TokenBucket, amount: int, tick: int) -> int | None:
@@ -78,32 +82,42 @@ steps = st.lists(
 
 
 @given(limit=st.integers(1, 60), steps=steps)
-def test_a_bucket_does_what_the_exact_model_does(limit: int, steps: list[tuple[str, int]]) -> None:
+def test_a_bucket_holds_what_it_would_if_it_had_known_the_actual_use_at_once(
+    limit: int, steps: list[tuple[str, int]]
+) -> None:
     tick = START
-    bucket = TokenBucket(limit)
+    bucket = RefundingBucket(limit)
     model = ExactBucket(limit, tick)
     open_calls: list[tuple[int, int, int]] = []
+    in_debt = False
 
     for step, number in steps:
         if step == "wait":
             tick += number
-            model.catch_up(tick)
         elif step == "reserve":
+            before = model.level(tick)
             stamp = reserve(bucket, number, tick)
-            assert (stamp is not None) == model.reserve(number)
+            call = model.reserve(number, tick)
             if stamp is not None:
-                open_calls.append((stamp, model.generation, number))
+                assert call is not None, "what time and refunds have brought is never exceeded"
+                open_calls.append((stamp, call, number))
+            else:
+                assert call is None or in_debt, f"{before} would have held it"
+                if call is not None:
+                    model.events.pop()
+                    model.charges.pop()
         elif step == "settle" and open_calls:
-            stamp, generation, amount = open_calls.pop(number % len(open_calls))
+            stamp, call, amount = open_calls.pop(number % len(open_calls))
             bucket.settle(stamp, amount, number, tick)
-            model.settle(generation, amount, number)
+            model.settle(call, amount, number, tick)
+            in_debt = in_debt or number > amount
         elif step == "relimit":
             bucket.relimit(number, tick)
-            model.relimit(number)
-            model.catch_up(tick)
-        assert bucket.state(tick)[0] == max(0, model.level // 1)
-        assert model.level + model.pending <= model.limit or model.pending == 0
-        assert model.level <= model.limit
+            model.relimit(number, tick)
+        left = max(0, model.level(tick) // 1)
+        # A debt is charged when it is known, which can only cost the key that made it.
+        assert bucket.state(tick)[0] <= left
+        assert in_debt or bucket.state(tick)[0] == left
 
 
 calls = st.lists(
@@ -123,7 +137,7 @@ def test_no_window_is_overspent_whatever_is_refunded_and_when(
     limit: int, calls: list[tuple[int, int, float, int]]
 ) -> None:
     """Each call: gap before it, reservation, share really used, how long it runs."""
-    bucket = TokenBucket(limit)
+    bucket = RefundingBucket(limit)
     tick = START
     ends: list[tuple[int, int, int, int]] = []
     spent: list[tuple[int, int]] = []
@@ -205,7 +219,7 @@ def test_a_limit_of_zero_admits_nothing_and_divides_by_nothing() -> None:
 
 
 def test_unused_tokens_come_back_at_once() -> None:
-    bucket = TokenBucket(100)
+    bucket = RefundingBucket(100)
     assert reserve(bucket, 50, START) is not None
     stamp = reserve(bucket, 40, START + 10_000)
     assert stamp is not None
@@ -217,14 +231,39 @@ def test_unused_tokens_come_back_at_once() -> None:
     assert bucket.state(START + 10_000) == (61, 23_000)
 
 
-def test_a_refund_that_time_has_already_brought_is_void() -> None:
-    bucket = TokenBucket(100)
-    stamp = reserve(bucket, 60, START)
+def test_an_idle_keys_unused_tokens_come_back_although_the_bucket_was_full() -> None:
+    bucket = RefundingBucket(1_000)
+    stamp = reserve(bucket, 500, START)
     assert stamp is not None
 
-    bucket.settle(stamp, 60, 0, START + 6_000)
+    bucket.settle(stamp, 500, 300, START + 6_000)
 
-    assert bucket.state(START + 6_000)[0] == 50, "40 left + 10 by refill, the refund is void"
+    assert bucket.state(START + 6_000)[0] == 800, "700 left of the first moment, 100 by refill"
+
+
+def test_a_refund_brings_back_nothing_that_would_have_spilled() -> None:
+    bucket = RefundingBucket(100)
+    first = reserve(bucket, 60, START)
+    assert first is not None
+    # Had the first call taken nothing, the bucket would have stayed full until the second.
+    second = reserve(bucket, 40, START + 30_000)
+    assert second is not None
+
+    bucket.settle(first, 60, 0, START + 36_000)
+
+    assert bucket.state(START + 36_000)[0] == 70, "100 - 40 + 10 by refill"
+
+
+def test_a_bucket_with_very_many_running_calls_remembers_a_bounded_past() -> None:
+    bucket = RefundingBucket(60_000)
+    stamps = [reserve(bucket, 100, START + number) for number in range(500)]
+
+    for number, stamp in enumerate(stamps):
+        assert stamp is not None
+        bucket.settle(stamp, 100, 0, START + 1_000 + number)
+
+    assert len(bucket._lows) <= 65
+    assert bucket.used(START + 1_500) >= 0
 
 
 def test_a_call_that_used_more_than_it_reserved_leaves_a_debt() -> None:

@@ -17,6 +17,7 @@ from relay.admission.windows import (
     Machine,
     Period,
     Permits,
+    RefundingBucket,
     TokenBucket,
     end_of_day,
     end_of_month,
@@ -43,7 +44,7 @@ def _month(limit: int) -> Period:
 LIMITS: Final[dict[str, tuple[int, Callable[[int], Machine]]]] = {
     "concurrent": (REQUESTS, Permits),
     "rpm": (REQUESTS, TokenBucket),
-    "tpm": (TOKENS_BOUND, TokenBucket),
+    "tpm": (TOKENS_BOUND, RefundingBucket),
     "requests_per_day": (REQUESTS, _day),
     "tokens_per_day": (TOKENS_WORST, _day),
     "tokens_per_month": (TOKENS_WORST, _month),

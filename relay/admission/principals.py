@@ -100,12 +100,10 @@ class Principal:
         "_allowed",
         "_pattern",
         "abort_billing",
-        "counts_tokens",
         "demo",
         "digest",
         "expires",
         "group",
-        "has_budget",
         "id",
         "limits",
         "models",
@@ -124,7 +122,6 @@ class Principal:
         expires: float | None = None,
         networks: Sequence[Network] = (),
         group: str | None = None,
-        group_limits: LimitsLike = NO_LIMITS,
         abort_billing: AbortBilling = "delivered",
         weight: float = 1,
         demo: bool = False,
@@ -137,11 +134,6 @@ class Principal:
         """Unix time, seconds."""
         self.networks = networks
         self.group = group
-        self.has_budget = _has_budget(limits) or _has_budget(group_limits)
-        """A token or money budget, of its own or its group's: an answer must not outgrow it."""
-        rated = limits.tpm is not None or group_limits.tpm is not None
-        self.counts_tokens = self.has_budget or rated
-        """Whether any limit depends on the tokens of a call."""
         self.abort_billing = abort_billing
         self.weight = weight
         self.demo = demo
@@ -170,16 +162,18 @@ class Principal:
             pattern = self._pattern = _compile(tuple(self.models))
         return pattern.match(model) is not None
 
-    def refuse(self, client_ip: str | None, wall: float) -> None:
+    def refuse(self, client_ip: str | None, wall: float, local: bool) -> None:
         """Raise when the key is right but may not be used now, or not from there."""
         if self.expires is not None and wall >= self.expires:
             raise InvalidKey("This API key has expired.")
         if not (self.networks or self.demo):
             return
         address = _address(client_ip) if client_ip else None
+        if self.demo:
+            if not local and (address is None or not address.is_loopback):
+                raise AddressNotAllowed
+            return
         if address is None:
-            raise AddressNotAllowed
-        if self.demo and not address.is_loopback:
             raise AddressNotAllowed
         if self.networks and not any(address in network for network in self.networks):
             raise AddressNotAllowed
@@ -204,11 +198,9 @@ class Principals:
             digest = _digest_of(key)
             if digest is None:
                 continue
-            group_limits = NO_LIMITS
-            if key.group is not None:
-                if key.group not in groups:
-                    raise ValueError(f"key {key.id}: there is no group {key.group}")
-                group_limits = groups[key.group].limits
+            group = key.group
+            if group is not None and group not in groups:
+                raise ValueError(f"key {key.id}: there is no group {group}")
             expires = key.expires
             principals.add(
                 Principal(
@@ -218,8 +210,7 @@ class Principals:
                     limits=key.limits,
                     expires=None if expires is None else _unix(expires),
                     networks=key.allow_ips,
-                    group=key.group,
-                    group_limits=group_limits,
+                    group=group,
                     abort_billing=key.abort_billing,
                     weight=key.weight,
                 )
@@ -247,9 +238,16 @@ class Principals:
         return principal
 
     def authenticate(
-        self, authorization: bytes | None, client_ip: str | None, wall: float
+        self,
+        authorization: bytes | None,
+        client_ip: str | None,
+        wall: float,
+        local: bool = False,
     ) -> Principal:
         """The principal of an `Authorization` header's bytes, exactly as sent.
+
+        `local`: the peer is on loopback and names nobody whom it speaks for. That is enough for the demo key, while
+        `client_ip` may be unknown, because loopback is usually a trusted proxy.
 
         Everything behind `Bearer` and one space is the key: a further blank makes another one.
         """
@@ -262,7 +260,7 @@ class Principals:
         if principal is None:
             raise InvalidKey
         if principal.restricted:
-            principal.refuse(client_ip, wall)
+            principal.refuse(client_ip, wall, local)
         return principal
 
 
@@ -281,15 +279,6 @@ def _digest_of(key: KeyLike) -> bytes | None:
         return key.hash
     text = key.key.get_secret_value() if key.key is not None else ""
     return key_digest(text) if text else None
-
-
-def _has_budget(limits: LimitsLike) -> bool:
-    return not (
-        limits.tokens_per_month is None
-        and limits.usd_per_month is None
-        and limits.tokens_per_day is None
-        and limits.usd_per_day is None
-    )
 
 
 def _unix(moment: datetime) -> float:

@@ -19,6 +19,9 @@ a bucket gains exactly `limit` parts per millisecond and no fraction is ever rou
 DAY = 86_400
 """Seconds; unix time has no leap seconds, so UTC days start at its multiples."""
 
+MOST_LOWS = 64
+"""Low points a bucket remembers; in practice a handful."""
+
 PERMIT_WAIT = 1.0
 """Seconds promised to a call that found all permits taken: nobody knows when a stream ends."""
 
@@ -56,51 +59,36 @@ class Machine(Protocol):
 
 
 class TokenBucket:
-    """A rate per minute: what was used of it lately, and what of that may still come back.
+    """A rate per minute: what was used of it lately.
 
     Capacity is the limit, refilled evenly over a minute, so a full burst passes at once. The state
-    is the moment at which the bucket will be full again, times the limit (parts of 1/60,000).
-
-    Refunds: `_pending` sums the reservations that may still be refunded. Level + pending never
-    passes the capacity: when the refill would carry it over, all pending refunds are void (the
-    generation is raised). Otherwise a refund would bring back what time has already brought, and a
-    window could be overspent. A call that used more than it reserved leaves a debt: the level goes
-    below nothing, and time pays it back.
+    is the moment at which the bucket will be full again, times the limit (parts of 1/60,000). A
+    call that used more than it reserved leaves a debt: the level goes below nothing, and time pays
+    it back. What a call did not use stays used here (a request is a request).
     """
 
-    __slots__ = ("_capacity", "_full_at", "_generation", "_pending", "limit")
+    __slots__ = ("_capacity", "_full_at", "_start", "limit")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._capacity = limit * MINUTE
         self._full_at = 0
-        self._pending = 0
-        self._generation = 0
+        self._start = 0
+        """The time last told, in the unit of `_full_at`."""
 
     def lacks(self, amount: int, tick: int, wall: float = 0.0) -> bool:
-        start = tick * self.limit
-        used = self._full_at - start
-        if used < self._pending:
-            used = self._overtaken(start, used)
-        return used + amount * MINUTE > self._capacity and amount > 0
+        start = self._start = tick * self.limit
+        if self._full_at < start:
+            self._full_at = start
+        return self._full_at - start + amount * MINUTE > self._capacity and amount > 0
 
     def take(self, amount: int) -> int:
-        parts = amount * MINUTE
-        self._full_at += parts
-        self._pending += parts
-        return self._generation
+        self._full_at += amount * MINUTE
+        return 0
 
     def settle(self, stamp: int, amount: int, actual: int, tick: int) -> None:
-        start = tick * self.limit
-        used = self._full_at - start
-        if used < self._pending:
-            self._overtaken(start, used)
-        if stamp == self._generation:
-            self._pending -= amount * MINUTE
-            self._full_at += (actual - amount) * MINUTE
-        elif actual > amount:
-            # The refund is void, a debt is not.
-            self._full_at += (actual - amount) * MINUTE
+        if actual > amount:
+            self._full_at = max(self._full_at, tick * self.limit) + (actual - amount) * MINUTE
 
     def wait(self, amount: int, tick: int) -> float | None:
         if amount > self.limit:
@@ -132,14 +120,76 @@ class TokenBucket:
         # Full, hence nothing refundable; a debt still to come from a running call is that call's.
         return self._full_at <= tick * self.limit
 
-    def _overtaken(self, start: int, used: int) -> int:
-        """Void the pending refunds; a bucket that would be more than full is full."""
-        self._generation += 1
-        self._pending = 0
-        if used < 0:
-            self._full_at = start
-            return 0
-        return used
+
+class RefundingBucket(TokenBucket):
+    """A rate whose calls reserve more than they use: the difference comes back at settlement.
+
+    What comes back is what the bucket would hold now if the call had taken only its actual use when
+    it began: no more, or a window could be overspent; no less, or a key would be refused what it
+    has. The two differ by what the refill would have spilled meanwhile, had the bucket been that
+    much fuller. So a refund is bounded by the least that was in use at any moment since the call
+    began. Between two calls the use only falls, hence its lowest points are just before each take:
+    `_lows` keeps them, as far as they can still bound a running call (a queue of rising minima).
+    """
+
+    __slots__ = ("_lows", "_running", "_taken", "_void")
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._running = 0
+        self._taken = 0
+        """Takes so far; a call's stamp is its number."""
+        self._void = 0
+        """Calls up to this one get nothing back: their reservation was made under another limit."""
+        self._lows: list[list[int]] = []
+        """[number of the take that followed, parts in use before it], both rising."""
+
+    def take(self, amount: int) -> int:
+        self._taken = number = self._taken + 1
+        if self._running:
+            low = self._full_at - self._start
+            lows = self._lows
+            while lows and lows[-1][1] >= low:
+                lows.pop()
+            lows.append([number, low])
+            if len(lows) > MOST_LOWS:
+                # Two become one that is as low as the lower and as late as the later: on the safe side.
+                lows[-2][1] = lows.pop(-3)[1]
+        self._running += 1
+        self._full_at += amount * MINUTE
+        return number
+
+    def settle(self, stamp: int, amount: int, actual: int, tick: int) -> None:
+        self._running -= 1
+        if actual > amount:
+            super().settle(stamp, amount, actual, tick)
+        elif actual < amount and stamp > self._void:
+            self._refund(stamp, (amount - actual) * MINUTE, tick * self.limit)
+        if not self._running:
+            self._lows.clear()
+
+    def _refund(self, stamp: int, parts: int, start: int) -> None:
+        lows = self._lows
+        first = 0
+        while first < len(lows) and lows[first][0] <= stamp:
+            first += 1
+        least = self._full_at - start
+        if first < len(lows):
+            least = min(least, lows[first][1])
+        parts = min(parts, least)
+        if parts <= 0:
+            return
+        self._full_at -= parts
+        for low in lows[first:]:
+            low[1] -= parts
+        while 0 < first < len(lows) and lows[first - 1][1] >= lows[first][1]:
+            first -= 1
+            del lows[first]
+
+    def relimit(self, limit: int, tick: int) -> None:
+        super().relimit(limit, tick)
+        self._void = self._taken
+        self._lows.clear()
 
 
 class Permits:

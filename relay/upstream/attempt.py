@@ -57,9 +57,12 @@ class Request:
 
 
 class Owner(Protocol):
-    """Who wants the answer. Each attempt calls one of these once, and nothing after `cancel`."""
+    """Who wants the answer. Nothing is called after `cancel`, and each attempt ends by one of the calls below."""
 
     def attempt_failed(self, attempt: Attempt, failure: Failure) -> None: ...
+
+    def connection_was_stale(self, member: Member) -> None:
+        """An idle connection died under the request; the attempt goes on on a fresh one."""
 
     def stream_committed(self, attempt: Attempt, events: list[Event]) -> None:
         """The first event that counts is the last of those held; `attempt.take()` gives the connection."""
@@ -273,6 +276,7 @@ class Attempt:
             # The upstream closed an idle connection while we were sending: nobody's fault, and once only.
             self._connection = None
             self.sent = False
+            self._owner.connection_was_stale(self.member)
             self._open()
         elif self.head is None:
             label = "bad_framing" if fault == "bad_framing" else "reset_before_headers"

@@ -27,6 +27,9 @@ BOUND = 1.25
 """`prefix`: a member takes up to this times its share of the load before calls go elsewhere."""
 
 
+_64_BITS = 2**64 - 1
+
+
 class Draw:
     """Draws members by weight. Immutable."""
 
@@ -115,13 +118,14 @@ def _turn_of(tier: Tier, usable: list[Member], tried: Collection[Member]) -> Mem
     """The turn of the first of `usable`, out of order; those of the unusable before it are over, too."""
     if not usable:
         return None
-    chosen = min(turn for turn in tier.turns if turn[3] in usable)
+    able = set(usable)
+    chosen = min(turn for turn in tier.turns if turn[3] in able)
     moved = []
     for place, order, distance, member in tier.turns:
         behind = chosen[0] - place
         if member is chosen[3]:
             place += distance
-        elif behind > 0 and member not in usable and member not in tried:
+        elif behind > 0 and member not in able and member not in tried:
             # None of them may come back with a heap of turns saved up.
             place += distance * (behind // distance + 1)
         moved.append((place, order, distance, member))
@@ -179,10 +183,12 @@ def by_prefix(
 def _distance(point: int, member: Member) -> float:
     """An exponentially distributed number with the weight as its rate: the least of them is chosen by weight.
 
-    The hash of a tuple of integers is the same in every process of one build, unlike that of bytes.
+    Mixed by the finaliser of SplitMix64; the hash of a tuple is no mixer, and that of bytes differs by process.
     """
-    uniform = ((hash((point, member.endpoint.seed)) & 0xFFFF_FFFF_FFFF_FFFF) + 1) / 2**64
-    return -log(uniform) / member.weight
+    mixed = point ^ member.endpoint.seed
+    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58_476D_1CE4_E5B9) & _64_BITS
+    mixed = ((mixed ^ (mixed >> 27)) * 0x94D0_49BB_1331_11EB) & _64_BITS
+    return -log(((mixed ^ (mixed >> 31)) + 1) / 2**64) / member.weight
 
 
 STRATEGIES: dict[str, Strategy] = {

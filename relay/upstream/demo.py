@@ -37,6 +37,8 @@ FIRST_TOKEN: Final = 0.15
 """Seconds before the first token: a small model near by."""
 GAP: Final = (0.02, 0.04)
 """Seconds between two tokens, from and to."""
+AT_ONCE: Final = 0.001
+"""Seconds that running streams are left at the end: aiohttp takes 0 for "for ever"."""
 BYTES_A_TOKEN: Final = 4
 """Of an English prompt, roughly; a canned answer needs no tokenizer."""
 
@@ -65,7 +67,7 @@ class DemoServer:
         self._expected = b"Bearer " + self.credential.encode("ascii")
         # Without cancellation a handler notices that its client left only when it writes again.
         server = web.Server(self._handle, handler_cancellation=True, access_log=None)
-        self._runner = web.ServerRunner(server, shutdown_timeout=0.0)
+        self._runner = web.ServerRunner(server, shutdown_timeout=AT_ONCE)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         self.port = self._runner.addresses[0][1]

@@ -191,6 +191,8 @@ class Endpoint:
         if effect in _KEY_ACCEPTED:
             self._forbidden = 0
         elif effect is Effect.HOLD and failure.wait is not None:
+            if self.held_until <= now and self.breaker.state is _CLOSED:
+                self._tell(State.OPEN.value, f"asks to be left alone for {failure.wait:g} s")
             self.held_until = max(self.held_until, now + failure.wait)
             self._survey()
         elif effect is Effect.PARK_CREDENTIAL:
@@ -357,4 +359,4 @@ class Directory:
 
 def _seed(upstream: str, authority: bytes, path: bytes, credential: str | None) -> int:
     parts = (upstream.encode(), authority, path, (credential or "").encode("utf-8", "replace"))
-    return int.from_bytes(blake2b(b"\0".join(parts), digest_size=8).digest(), "big") >> 4
+    return int.from_bytes(blake2b(b"\0".join(parts), digest_size=8).digest(), "big")

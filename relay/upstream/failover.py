@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from relay.errors import NoUpstream, RelayError, UpstreamRateLimited
+from relay.errors import NoUpstream, RelayError, UpstreamRateLimited, UpstreamTimeout
 from relay.upstream.failures import Failure, Retry
 from relay.upstream.pool import Member, Pool
 
@@ -65,6 +65,9 @@ class Failover:
         """
         failure = self._failure
         if self._closed or self._repeated or failure is None or not self._tried:
+            return None
+        if isinstance(failure.error, UpstreamTimeout):
+            # It has had all the patience that the caller has.
             return None
         if not self._pool.may_repeat(self._tried[-1], failure, now):
             return None

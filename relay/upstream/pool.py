@@ -11,12 +11,18 @@ from collections.abc import Callable, Collection, Iterable
 from math import inf
 from random import Random
 
-from relay.errors import NoUpstream, Overloaded, RelayError, UpstreamRateLimited
+from relay.errors import (
+    NoUpstream,
+    Overloaded,
+    RelayError,
+    UpstreamOverloaded,
+    UpstreamRateLimited,
+)
 from relay.upstream.balance import STRATEGIES, Tier
 from relay.upstream.breaker import State
 from relay.upstream.budget import RetryBudget
 from relay.upstream.endpoint import Endpoint
-from relay.upstream.verdicts import Effect, Failure, Verdict
+from relay.upstream.verdicts import Effect, Failure, Retry, Verdict
 
 MODEL_ABSENT = 60.0
 """Seconds for which a member that does not know the model is passed over; trying again costs one free attempt."""
@@ -140,15 +146,15 @@ class Pool:
         return last is not None and last not in tried
 
     def may_repeat(self, member: Member, failure: Failure, now: float) -> bool:
-        """Whether the last one may be tried once more by the same call, after a short rest.
+        """Whether a call that has nobody left to try may try this one, its last, once more after a short rest.
 
-        Only a failure that another try can mend, of a member that is still trusted, when there is no other.
+        Only what another try can mend, of a member that is still trusted and did not say that it is overloaded.
         """
-        if failure.effect not in (Effect.STRIKE, Effect.NONE) or failure.retry.value == "never":
+        if failure.effect not in (Effect.STRIKE, Effect.NONE) or failure.retry is Retry.NEVER:
             return False
-        if failure.error.status == 503 or member.endpoint.breaker.state is not State.CLOSED:
+        if isinstance(failure.error, UpstreamOverloaded):
             return False
-        return member.allowed(now) and not self.usable(now, (member,))
+        return member.endpoint.breaker.state is State.CLOSED and member.allowed(now)
 
     def soonest(self, now: float) -> float | None:
         """Seconds until the first pause or ejection ends; None when there is none, or all that is left is parked."""

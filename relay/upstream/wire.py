@@ -238,7 +238,9 @@ class Connection(asyncio.Protocol):
             return
         try:
             payload = chunked.feed(data)
-        except BadFraming:
+        except BadFraming as bad:
+            if bad.payload:
+                receiver.payload(bad.payload)
             self._fail("bad_framing")
             return
         if payload:

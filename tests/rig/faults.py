@@ -64,9 +64,9 @@ FAULTS: dict[str, Fault] = {
     "reset before the head": both([Reset()], 502, DOWN),
     "close before the head": both([Close()], 502, DOWN),
     "close inside the head": both([Send(b"HTTP/1.1 200 OK\r\nContent-Ty"), Close()], 502, DOWN),
-    "reset after the head": stream([Send(say.SSE_HEAD), Reset()], 502, DOWN),
+    "reset after the head": stream([Send(say.SSE_HEAD), Reset()], 502, BAD),
     "reset inside the body": only_plain(
-        [Send(JSON_OK + b"Content-Length: 500\r\n\r\n" + BODY[:50]), Reset()], 502, DOWN
+        [Send(JSON_OK + b"Content-Length: 500\r\n\r\n" + BODY[:50]), Reset()], 502, BAD
     ),
     # framing
     "no HTTP at all": both([Send(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"), Close()], 502, BAD),

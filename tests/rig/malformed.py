@@ -205,7 +205,7 @@ def mutations(rng: random.Random, number: int) -> Iterator[Bad]:
         yield Bad(f"mutation {turn}", bytes(data), may_be_served=True, may_wait=True)
 
 
-def requests(seed: int, mutated: int = 1200) -> list[Bad]:
+def requests(seed: int, mutated: int = 2000) -> list[Bad]:
     """All of them, in the same order for the same seed."""
     rng = random.Random(seed)
     found = [*framing(), *heads(), *documents(), *cuts(rng), *mutations(rng, mutated)]

@@ -124,9 +124,15 @@ class RawClient:
         self.headers: dict[str, str] = {}
 
     @classmethod
-    async def connect(cls, address: Address, *, receive_buffer: int | None = None) -> Self:
-        """`receive_buffer` (bytes) bounds what the kernel takes for a reader that does not read."""
+    async def connect(
+        cls, address: Address, *, receive_buffer: int | None = None, source: str = ""
+    ) -> Self:
+        """`receive_buffer` (bytes) bounds what the kernel takes for a reader that does not read.
+
+        `source` is the address to come from, such as another one of the loopback's.
+        """
         sock = socket.socket()
+        sock.bind((source, 0))
         sock.setblocking(False)
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -356,11 +362,12 @@ async def chat(
     key: str | None = KEY,
     headers: Mapping[str, str] | None = None,
     timeout: float = WAIT,
+    source: str = "",
     **fields: object,
 ) -> Answer:
     """One chat call on a connection of its own, read to its end."""
     body = chat_body(**fields)
-    async with await RawClient.connect(address) as client:
+    async with await RawClient.connect(address, source=source) as client:
         head = request("POST", "/v1/chat/completions", body, key=key, headers=headers)
         return await client.ask(head, timeout)
 

@@ -76,6 +76,7 @@ class RelayProcess:
         self._directory = directory
         self.calls: list[Line] = []
         self.lines: list[Line] = []
+        self.ready: Line = {}
         self.stdout = ""
         self.stderr = ""
         self.address: Address = ("", 0)
@@ -107,12 +108,14 @@ class RelayProcess:
             loop.create_task(self._read(self._process.stderr, self._err)),
         ]
         try:
-            line = await self.log(lambda line: line.get("event") == "ready", timeout=20 * SCALE)
+            self.ready = await self.log(
+                lambda line: line.get("event") == "ready", timeout=20 * SCALE
+            )
         except BaseException:
             await self.kill()
             raise
-        self.address = _address(line["listen"])
-        self.admin = _address(line["admin"])
+        self.address = _address(self.ready["listen"])
+        self.admin = _address(self.ready["admin"])
         return self
 
     async def __aexit__(

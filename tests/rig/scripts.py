@@ -7,7 +7,7 @@ connection open for the next request, so a script that breaks framing must end w
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,13 @@ class Pause:
 
 
 @dataclass(frozen=True, slots=True)
+class Do:
+    """Calls a function: all before it was written."""
+
+    action: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Reset:
     """Ends the connection with an RST."""
 
@@ -58,7 +65,7 @@ class Stall:
     """Says nothing more until the peer leaves."""
 
 
-Step = Send | Flood | Gate | Pause | Reset | Close | Stall
+Step = Send | Flood | Gate | Pause | Do | Reset | Close | Stall
 Script = Sequence[Step]
 
 # --- bytes ------------------------------------------------------------------------------------

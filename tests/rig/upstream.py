@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from tests.rig import scripts
 from tests.rig.deadlines import within
-from tests.rig.scripts import Close, Flood, Gate, Pause, Reset, Script, Send, Stall, Step
+from tests.rig.scripts import Close, Do, Flood, Gate, Pause, Reset, Script, Send, Stall, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +267,8 @@ class _Wire(asyncio.Protocol):
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(seconds):
                         await exchange.gone.wait()
+            case Do(action):
+                action()
             case Stall():
                 exchange.arrival("stall").set()
                 await exchange.gone.wait()

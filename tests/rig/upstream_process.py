@@ -1,7 +1,8 @@
-"""A scripted upstream in a process of its own, so that it can be killed as the kernel kills: at once, mid-byte.
+"""A scripted upstream in a process of its own, so that it can be killed as the kernel kills: at
+once, mid-byte.
 
-Run as `python -m tests.rig.upstream_process`, it prints its port and then one line per request. It answers every call with a
-stream whose words come `PACE` seconds apart.
+Run as `python -m tests.rig.upstream_process`, it prints its port and then one line per request.
+It answers every call with a stream whose words come `PACE` seconds apart.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Self
 from tests.rig import scripts as say
 from tests.rig.deadlines import within
 from tests.rig.relay_process import ROOT
-from tests.rig.scripts import Pause, Script, Send
+from tests.rig.scripts import Do, Pause, Script, Send, Step
 from tests.rig.upstream import Request, Upstream
 
 PACE = 0.05
@@ -30,6 +31,8 @@ class UpstreamProcess:
     def __init__(self) -> None:
         self.port = 0
         self.requests = 0
+        self.begun = 0
+        """Answers whose first word was written."""
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._changed = asyncio.Condition()
@@ -38,10 +41,10 @@ class UpstreamProcess:
     def base_url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    async def asked(self, times: int) -> None:
-        """Returns when it has got so many requests."""
+    async def has_begun(self, times: int) -> None:
+        """Returns when it has written the first word of so many answers."""
         async with within(), self._changed:
-            await self._changed.wait_for(lambda: self.requests >= times)
+            await self._changed.wait_for(lambda: self.begun >= times)
 
     def kill(self) -> None:
         assert self._process is not None
@@ -78,24 +81,32 @@ class UpstreamProcess:
     async def _count(self) -> None:
         assert self._process is not None
         assert self._process.stdout is not None
-        while await self._process.stdout.readline():
+        while line := await self._process.stdout.readline():
             async with self._changed:
-                self.requests += 1
+                self.requests += line == b"request\n"
+                self.begun += line == b"begun\n"
                 self._changed.notify_all()
 
 
-def paced(request: Request) -> Script:
-    sys.stdout.write("request\n")
+def tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
-    steps = [step for item in say.EVENTS for step in (Pause(PACE), Send(say.frame(item)))]
-    return [Send(say.SSE_HEAD), *steps, Send(say.LAST_CHUNK)]
+
+
+def paced(request: Request) -> Script:
+    tell("request")
+    steps: list[Step] = [Send(say.SSE_HEAD)]
+    for item in say.EVENTS:
+        steps += [Pause(PACE), Send(say.frame(item))]
+        if item == say.WORDS[0]:
+            steps.append(Do(lambda: tell("begun")))
+    return [*steps, Send(say.LAST_CHUNK)]
 
 
 async def serve() -> None:
     """Runs until stdin closes, so that it never outlives the test that started it."""
     async with Upstream(paced) as upstream:
-        sys.stdout.write(f"{upstream.port}\n")
-        sys.stdout.flush()
+        tell(str(upstream.port))
         reader = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
