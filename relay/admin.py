@@ -22,7 +22,6 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from relay import logs
 from relay.errors import (
     InternalError,
     InvalidKey,
@@ -31,7 +30,8 @@ from relay.errors import (
     RelayError,
     UnknownUrl,
 )
-from relay.exposition import OPENMETRICS, TEXT, Snapshot, wants_openmetrics
+from relay.observe import logs
+from relay.observe.exposition import OPENMETRICS, TEXT, Snapshot, wants_openmetrics
 
 PAGE_AGE = 0.5
 """Seconds a page of metrics is used again: with the wait of a batch of records a scrape is never a second behind."""

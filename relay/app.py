@@ -21,19 +21,21 @@ from time import time
 import uvloop
 from aiohttp import http_parser, web
 
-from relay import admin, banner, configfile, logs
-from relay.accesslog import AccessLog
+from relay import admin, banner
+from relay.observe import logs
+from relay.observe.accesslog import AccessLog
 from relay.admission.gate import Gate
-from relay.config import Config
+from relay.config import file
+from relay.config.model import Config
 from relay.front import Front, Patience, RequestIds
 from relay.health import BEAT, Health
-from relay.linewriter import LineWriter
-from relay.metrics import Metrics
+from relay.observe.linewriter import LineWriter
+from relay.observe.metrics import Metrics
 from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import Batch
 from relay.snapshot import Demo, Memory, Snapshot
-from relay.sources import Seen
+from relay.observe.sources import Seen
 from relay.timers import Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.demo import DemoServer
@@ -234,9 +236,9 @@ class Relay:
         """Reads the file anew in a thread; swaps when all of it is good, keeps the old one when not."""
         old = self._config
         try:
-            new = await asyncio.to_thread(configfile.load, old.path, os.environ)
+            new = await asyncio.to_thread(file.load, old.path, os.environ)
             snapshot = Snapshot(new, self._memory, self._demo)
-        except configfile.ConfigErrors as error:
+        except file.ConfigErrors as error:
             self._metrics.reloaded(successful=False, wall=time())
             log.error("reload_failed", faults=[str(fault) for fault in error.faults])
         except (OSError, ValueError) as error:
@@ -325,8 +327,8 @@ def serve(path: Path, human: bool | None = None) -> int:
         )
         return 1
     try:
-        config = configfile.load(path, os.environ)
-    except configfile.ConfigErrors as error:
+        config = file.load(path, os.environ)
+    except file.ConfigErrors as error:
         for fault in error.faults:
             print(fault, file=sys.stderr)
         return 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from relay import __version__
-from relay.logs import Shown
+from relay.observe.logs import Shown
 from relay.snapshot import Snapshot
 
 Fields = dict[str, "str | int | float | bool | list[str] | None"]

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from relay import __version__
 
 if TYPE_CHECKING:
-    from relay.config import Config
-    from relay.configfile import ConfigErrors
+    from relay.config.model import Config
+    from relay.config.file import ConfigErrors
 
 OK: Final = 0
 FAILED: Final = 1
@@ -74,7 +74,7 @@ def _note(text: str) -> None:
 
 
 def serve(arguments: argparse.Namespace) -> int:
-    from relay.configfile import ConfigErrors
+    from relay.config.file import ConfigErrors
 
     path = _config_path(arguments)
     from relay.app import serve as serve_config
@@ -86,7 +86,7 @@ def serve(arguments: argparse.Namespace) -> int:
 
 
 def check(arguments: argparse.Namespace) -> int:
-    from relay.configfile import ConfigErrors, load
+    from relay.config.file import ConfigErrors, load
 
     path = _config_path(arguments)
     try:
@@ -106,7 +106,7 @@ def check(arguments: argparse.Namespace) -> int:
 
 
 def schema(_: argparse.Namespace) -> int:
-    from relay.configschema import render
+    from relay.config.schema import render
 
     _say(render().rstrip("\n"))
     return OK
@@ -144,7 +144,7 @@ def _json(value: object) -> str:
 
 
 def keys_new(arguments: argparse.Namespace) -> int:
-    from relay.configfile import ConfigErrors, EditRefused, append_key, key_entry, key_ids
+    from relay.config.file import ConfigErrors, EditRefused, append_key, key_entry, key_ids
     from relay.keys import KeyRefused, entry_of, new_key
 
     path = _config_path(arguments)

@@ -10,7 +10,7 @@ from datetime import date
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Self
 
-from relay.config import PriceConfig, PriceWindow, Rates
+from relay.config.model import PriceConfig, PriceWindow, Rates
 
 if TYPE_CHECKING:
     from relay.usage import Usage

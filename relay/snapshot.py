@@ -15,7 +15,7 @@ from relay.admission.gate import Need
 from relay.admission.principals import Principal, Principals
 from relay.call import Head
 from relay.chatbody import ChatBody
-from relay.config import Config, ModelConfig, UpstreamConfig
+from relay.config.model import Config, ModelConfig, UpstreamConfig
 from relay.errors import ModelNotFound
 from relay.gaps import GapCounts, GapTable
 from relay.pricing import Price

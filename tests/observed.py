@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families  # noqa: TID251  reads pages
 
-from relay.metrics import Metrics
+from relay.observe.metrics import Metrics
 from relay.records import AttemptRecord, CallRecord
 from relay.usage import Usage
 

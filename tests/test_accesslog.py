@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from relay.accesslog import FIELDS, LONGEST, AccessLog, Format
-from relay.linewriter import LineWriter
+from relay.observe.accesslog import FIELDS, LONGEST, AccessLog, Format
+from relay.observe.linewriter import LineWriter
 from relay.records import AttemptRecord, CallRecord
 from relay.usage import Usage
 from tests.observed import STARTED, streamed

@@ -18,8 +18,8 @@ from aiohttp import web
 
 from relay import admin
 from relay.admin import Guard, Pages, StatusReport, UpstreamStatus
-from relay.exposition import OPENMETRICS, TEXT, Snapshot
-from relay.metrics import Metrics
+from relay.observe.exposition import OPENMETRICS, TEXT, Snapshot
+from relay.observe.metrics import Metrics
 from tests.observed import configured, streamed
 
 TOKEN = "admin-token-0123456789"

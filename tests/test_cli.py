@@ -14,8 +14,8 @@ import pytest
 
 from relay import __version__
 from relay.cli import main
-from relay.configfile import load
-from relay.configschema import render
+from relay.config.file import load
+from relay.config.schema import render
 
 ROOT = Path(__file__).resolve().parents[1]
 

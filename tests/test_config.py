@@ -13,10 +13,10 @@ import pytest
 import yaml  # noqa: TID251  the reference is looked at as a document
 from pydantic.fields import FieldInfo
 
-from relay.config import Config, Listen
-from relay.configfile import ConfigErrors, loads
-from relay.configschema import render, schema
-from relay.configtypes import Section
+from relay.config.model import Config, Listen
+from relay.config.file import ConfigErrors, loads
+from relay.config.schema import render, schema
+from relay.config.types import Section
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = (ROOT / "config.yaml").read_text("utf-8")

@@ -8,10 +8,10 @@ from textwrap import dedent
 
 import pytest
 
-from relay.config import Config
-from relay.configfile import loads
-from relay.confignotices import PENDING
-from relay.configtypes import Section
+from relay.config.model import Config
+from relay.config.file import loads
+from relay.config.notices import PENDING
+from relay.config.types import Section
 
 HASH = "sha256:" + "0" * 64
 POOLS = "upstreams: {up: {base_url: 'http://x'}}\n"
@@ -59,6 +59,7 @@ NOTICES = {
     f"models: {{m: {{static: x}}}}\nkeys: [{{id: a, hash: '{HASH}', models: [n*]}}]": (
         "no model fits 'n*' (of 'a')"
     ),
+    "keys: [{id: a, key: sk-fifteen-sign}]": "'a' is shorter than 16 characters",
     POOLS + "models: {m: {pool: [{upstream: up}]}}\n"
     f"keys: [{{id: a, hash: '{HASH}', limits: {{usd_per_day: 1}}}}]": "models.m: without a price",
 }
@@ -79,6 +80,7 @@ PENDING_OPTIONS = {
     "models: {m: {static: x, heartbeat: {before_commit: true}}}": "models.m.heartbeat.before_commit",
     "models: {m: {static: x, resume: deepseek-prefix}}": "models.m.resume",
     f"keys: [{{id: a, hash: '{HASH}', on_revoke: cut}}]": "keys[a].on_revoke",
+    f"keys: [{{id: a, hash: '{HASH}', abort_billing: drain}}]": "keys[a].abort_billing",
     f"keys: [{{id: a, hash: '{HASH}', limits: {{tokens_per_day: 5}}}}]": "keys[a].limits.tokens_per_day",
     "groups: {g: {limits: {usd_per_month: 5}}}": "groups.g.limits.usd_per_month",
     "key_files: [more.jsonl]": "key_files",

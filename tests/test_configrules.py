@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.configfile import ConfigErrors, loads
+from relay.config.file import ConfigErrors, loads
 
 
 def faults(text: str) -> list[str]:

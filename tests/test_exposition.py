@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import (  # noqa: TID251  reads pages
     text_string_to_metric_families,
 )
 
-from relay.exposition import LONGEST_EXEMPLAR_ID, wants_openmetrics
+from relay.observe.exposition import LONGEST_EXEMPLAR_ID, wants_openmetrics
 from tests.observed import STARTED, Page, configured, streamed
 
 PROMETHEUS = (

@@ -8,9 +8,9 @@ from typing import get_args
 
 import pytest
 
-from relay import families
+from relay.observe import families
 from relay.errors import Outcome
-from relay.families import FAMILIES
+from relay.observe.families import FAMILIES
 from relay.gaps import GAP_EDGES
 from relay.records import Cause
 

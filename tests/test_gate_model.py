@@ -100,7 +100,8 @@ class Book:
         )
         if any(place < other < settled for other in relimited):
             return amount
-        return min(amount, take["actual"])
+        actual: int = take["actual"]
+        return min(amount, actual)
 
 
 class GateMachine(RuleBasedStateMachine):

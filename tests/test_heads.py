@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 
 import pytest
 from aiohttp import http_parser
@@ -30,8 +29,8 @@ def parse(*pieces: bytes, memo: HeadMemo | None = None) -> Request | None:
 
 def test_what_we_touch_of_aiohttps_private_surface_is_as_we_know_it() -> None:
     assert http_parser.HttpRequestParser is not http_parser.HttpRequestParserPy
-    fields = set(inspect.signature(http_parser.RawRequestMessage).parameters)
-    assert {"method", "path", "version", "headers", "should_close", "chunked"} <= fields
+    for name in ("method", "path", "version", "headers", "should_close", "chunked"):
+        assert hasattr(http_parser.RawRequestMessage, name)
 
     request = parse(POST)
 

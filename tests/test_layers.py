@@ -19,12 +19,7 @@ ROOMS: dict[int, tuple[str, ...]] = {
     # words
     0: ("errors", "usage", "sse", "chunked", "jsonscan", "gaps"),
     # facts
-    1: (
-        *("call", "operations", "pricing", "records", "timers"),
-        *("chatbody", "prompts"),
-        *("config", "configtypes", "configvalues", "configrules", "confignotices"),
-        *("configfile", "configfaults", "configschema"),
-    ),
+    1: ("call", "operations", "pricing", "records", "timers", "chatbody", "prompts", "config"),
     # machines
     2: ("admission", "upstream"),
     # compiled
@@ -33,18 +28,16 @@ ROOMS: dict[int, tuple[str, ...]] = {
     4: ("proxy", "stream", "passage"),
     # edges
     5: (
-        *("cli", "__main__", "app", "banner", "keys", "logs", "linewriter"),
+        *("cli", "__main__", "app", "banner", "keys"),
         *("front", "heads", "reception"),
-        *("admin", "health", "page", "sources"),
-        *("metrics", "families", "tallies", "exposition", "accesslog"),
+        *("admin", "health", "page", "observe"),
     ),
 }
 FLOORS = {name: floor for floor, names in ROOMS.items() for name in names}
 
 ONLY_IN = {
-    "yaml": {"configfile"},
-    "ruamel": {"configfile"},
-    "prometheus_client": {"exposition"},
+    "yaml": {"config.file"},
+    "prometheus_client": {"observe.exposition"},
 }
 """Libraries that one module knows, so that it can be replaced or tested alone."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.linewriter import ATOMIC, LineWriter, plain_lines, storable
+from relay.observe.linewriter import ATOMIC, LineWriter, plain_lines, storable
 
 PIPE_SIZE = 4096
 """Bytes, the least Linux allows."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from relay import logs
+from relay.observe import logs
 
 CANARY = "sk-canary0123456789abcdef"
 PROMPT = "the secret prompt"

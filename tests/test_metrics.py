@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from relay.families import FAMILIES
+from relay.observe.families import FAMILIES
 from relay.gaps import GapCounts, GapTable
-from relay.metrics import Metrics, Sources
-from relay.tallies import MAX_KEYS, Pair
+from relay.observe.metrics import Metrics, Sources
+from relay.observe.tallies import MAX_KEYS, Pair
 from tests.observed import STARTED, Page, configured, streamed
 
 

@@ -8,7 +8,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.config import PriceConfig
+from relay.config.model import PriceConfig
 from relay.pricing import Price
 from relay.usage import Usage
 

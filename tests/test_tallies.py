@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.records import AttemptRecord, CallRecord
-from relay.tallies import MAX_KEYS
+from relay.observe.tallies import MAX_KEYS
 from relay.usage import Usage
 from tests.observed import Page, configured, streamed
 

@@ -22,7 +22,8 @@ class Item:
 def test_items_are_told_in_the_order_of_their_deadlines_and_never_early() -> None:
     async def scene() -> tuple[float, list[tuple[str, float]]]:
         loop = asyncio.get_running_loop()
-        wheel, told, done = Wheel(loop), [], asyncio.Event()
+        wheel, done = Wheel(loop), asyncio.Event()
+        told: list[tuple[str, float]] = []
         start = loop.time()
         wheel.add(Item(told, "late", done), start + 0.08)
         wheel.add(Item(told, "early", asyncio.Event()), start + 0.03)
@@ -41,7 +42,8 @@ def test_items_are_told_in_the_order_of_their_deadlines_and_never_early() -> Non
 def test_a_dropped_item_is_not_told() -> None:
     async def scene() -> list[tuple[str, float]]:
         loop = asyncio.get_running_loop()
-        wheel, told, done = Wheel(loop), [], asyncio.Event()
+        wheel, done = Wheel(loop), asyncio.Event()
+        told: list[tuple[str, float]] = []
         dropped = Item(told, "dropped", asyncio.Event())
         wheel.add(dropped, loop.time() + TICK)
         wheel.add(Item(told, "kept", done), loop.time() + 3 * TICK)
@@ -100,7 +102,8 @@ def test_it_sleeps_when_nothing_is_due_and_wakes_for_the_next_item() -> None:
 def test_it_tells_how_late_the_loop_is() -> None:
     async def scene() -> list[float]:
         loop = asyncio.get_running_loop()
-        wheel, lags, done = Wheel(loop), [], asyncio.Event()
+        wheel, done = Wheel(loop), asyncio.Event()
+        lags: list[float] = []
         wheel.on_lag = lags.append
         wheel.add(Item([], "item", done), loop.time() + TICK)
         async with asyncio.timeout(5):

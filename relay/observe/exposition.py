@@ -27,7 +27,7 @@ from prometheus_client.registry import Collector  # noqa: TID251
 from prometheus_client.samples import Exemplar, Sample  # noqa: TID251
 from prometheus_client.utils import floatToGoString  # noqa: TID251
 
-from relay.families import FAMILIES, Family
+from relay.observe.families import FAMILIES, Family
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = openmetrics_text.CONTENT_TYPE_LATEST

@@ -20,12 +20,12 @@ from typing import Any, Final, NoReturn
 import yaml  # noqa: TID251
 from pydantic import ValidationError
 
-from relay.config import Config
-from relay.configfaults import LONGEST_SHOWN, ConfigErrors, Fault, Loc, explain, path_of
-from relay.confignotices import notices
-from relay.configrules import problems
-from relay.configtypes import Reading
-from relay.configvalues import UNKNOWN, Substituted, plain
+from relay.config.model import Config
+from relay.config.faults import LONGEST_SHOWN, ConfigErrors, Fault, Loc, explain, path_of
+from relay.config.notices import notices
+from relay.config.rules import problems
+from relay.config.types import Reading
+from relay.config.values import UNKNOWN, Substituted, plain
 
 __all__ = [
     "ConfigErrors",

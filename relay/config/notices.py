@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any, Final, NamedTuple
 
-from relay.config import Config, Limits
-from relay.configtypes import SHORTEST_KEY, Section
+from relay.config.model import Config, Limits
+from relay.config.types import SHORTEST_KEY, Section
 
 SHOWN_PLACES: Final = 3
 """Of many places with the same notice, the first few are named."""

@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from relay.config import Config
-from relay.configtypes import Section
+from relay.config.model import Config
+from relay.config.types import Section
 
 VARIABLE: Final = {
     "description": "A variable: ${NAME}, or ${NAME:-default}",

@@ -13,8 +13,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from relay.configtypes import secret_text
-from relay.configvalues import read_listen
+from relay.config.types import secret_text
+from relay.config.values import read_listen
 
 Loc = tuple[str | int, ...]
 

@@ -26,8 +26,8 @@ from pydantic import (
     model_validator,
 )
 
-from relay import configvalues as values
-from relay.configvalues import UNKNOWN, Listen, Network, Substituted, expect_text, plain
+from relay.config import values
+from relay.config.values import UNKNOWN, Listen, Network, Substituted, expect_text, plain
 
 SHORTEST_KEY: Final = 16
 """Characters. A shorter key can be guessed, or was typed as an example."""

@@ -15,8 +15,8 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from relay.config import Config
-from relay.configvalues import Substituted, plain
+from relay.config.model import Config
+from relay.config.values import Substituted, plain
 
 Loc = tuple[str | int, ...]
 

@@ -13,7 +13,7 @@ from typing import Literal
 
 import msgspec
 
-from relay.linewriter import LineWriter, plain_lines, storable
+from relay.observe.linewriter import LineWriter, plain_lines, storable
 from relay.records import AttemptRecord, CallRecord
 
 Format = Literal["json", "off"]

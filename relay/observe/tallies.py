@@ -12,8 +12,8 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection
 
-from relay.exposition import Buckets, Labels, Seen
-from relay.families import (
+from relay.observe.exposition import Buckets, Labels, Seen
+from relay.observe.families import (
     DURATION_EDGES,
     MAX_GAP_EDGES,
     OVERHEAD_EDGES,

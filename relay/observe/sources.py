@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable
 from time import monotonic, time
 
 from relay import __version__
-from relay.accesslog import AccessLog
+from relay.observe.accesslog import AccessLog
 from relay.admin import StatusReport, UpstreamStatus
 from relay.admission.gate import Gate
 from relay.gaps import GapCounts
-from relay.metrics import Sources
+from relay.observe.metrics import Sources
 from relay.proxy import Proxy
 from relay.snapshot import Memory, Snapshot
 

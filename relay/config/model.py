@@ -1,8 +1,8 @@
 """The configuration as the admin writes it: every option, its default, and one sentence about it.
 
 The sentences are the JSON Schema's descriptions and the comments of `config.yaml` (a test holds the two together).
-Types only say what one option may be; what options must be to each other is in `configrules`, and positions, variables
-and YAML are `configfile`'s. Everything is frozen: a reload makes a new `Config`.
+Types only say what one option may be; what options must be to each other is in `rules`, and positions, variables
+and YAML are `file`'s. Everything is frozen: a reload makes a new `Config`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
-from relay.configtypes import (
+from relay.config.types import (
     LARGEST_COUNT,
     Address,
     BaseUrl,
@@ -42,8 +42,8 @@ from relay.configtypes import (
     Usd,
     Workers,
 )
-from relay.configvalues import Listen as Listen
-from relay.configvalues import read_network
+from relay.config.values import Listen as Listen
+from relay.config.values import read_network
 
 # --- server, admin --------------------------------------------------------------------------------
 
