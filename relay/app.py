@@ -22,21 +22,23 @@ import uvloop
 from aiohttp import http_parser, web
 
 from relay import admin, banner
-from relay.observe import logs
-from relay.observe.accesslog import AccessLog
 from relay.admission.gate import Gate
+from relay.call import RequestIds
 from relay.config import file
 from relay.config.model import Config
-from relay.front import Front, Patience, RequestIds
+from relay.connection import Patience
+from relay.front import Front
 from relay.health import BEAT, Health
+from relay.observe import logs
+from relay.observe.accesslog import AccessLog
 from relay.observe.linewriter import LineWriter
 from relay.observe.metrics import Metrics
+from relay.observe.sources import Seen
 from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import Batch
 from relay.snapshot import Demo, Memory, Snapshot
-from relay.observe.sources import Seen
-from relay.timers import Wheel
+from relay.timers import TICK, Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.demo import DemoServer
 from relay.upstream.dial import Dialer
@@ -71,6 +73,7 @@ class Relay:
         self._stopping = asyncio.Event()
         self._stop_now = asyncio.Event()
         self._reload: asyncio.Task[None] | None = None
+        self._reload_again = False
         self._wheel = Wheel(loop)
         self._dialer = Dialer(loop)
         self._memory = Memory(loop, Directory(listener=_log_state))
@@ -172,13 +175,21 @@ class Relay:
         for site in list(self._front_runner.sites):
             await site.stop()
         self._proxy.draining = True
-        self._front.pre_shutdown()
-        if self._proxy.active:
-            self._proxy.on_idle = self._stop_now.set
-            await self._pause(drain.timeout)
+        self._proxy.on_idle = self._idle
+        self._idle()
+        await self._pause(drain.timeout)
         for exchange in list(self._proxy.active):
             exchange.drained()
         log.info("stopped")
+
+    def _idle(self) -> None:
+        """No call is under way; half a request that has come in still becomes one (its deadline is short)."""
+        if self._proxy.active:
+            return
+        if self._front.receiving:
+            self._loop.call_later(TICK, self._idle)
+        else:
+            self._stop_now.set()
 
     async def _pause(self, seconds: float) -> None:
         """Waits, unless a second signal says that it must be now."""
@@ -231,12 +242,18 @@ class Relay:
     def _reload_asked(self) -> None:
         if self._reload is None:
             self._reload = asyncio.create_task(self._reload_now())
+        else:
+            # The file may have changed after it was read: once more when this one is done.
+            self._reload_again = True
 
     async def _reload_now(self) -> None:
         """Reads the file anew in a thread; swaps when all of it is good, keeps the old one when not."""
         old = self._config
         try:
             new = await asyncio.to_thread(file.load, old.path, os.environ)
+            if old.models and not new.models:
+                # A file that an editor has emptied before it writes it, more likely than an end of all service.
+                raise file.ConfigErrors([file.Fault(str(old.path), 0, 0, "has no models left")])
             snapshot = Snapshot(new, self._memory, self._demo)
         except file.ConfigErrors as error:
             self._metrics.reloaded(successful=False, wall=time())
@@ -254,6 +271,9 @@ class Relay:
             )
         finally:
             self._reload = None
+            if self._reload_again and not self._stopping.is_set():
+                self._reload_again = False
+                self._reload_asked()
 
     # -- what is shown --
 

@@ -15,6 +15,7 @@ from relay.records import CallRecord
 if TYPE_CHECKING:
     from relay.admission.principals import Principal
     from relay.errors import RelayError
+    from relay.snapshot import Snapshot
 
 
 class Head:
@@ -38,6 +39,7 @@ class Head:
         "preflight_headers",
         "real_ip",
         "refusal",
+        "seen",
         "tail",
         "trace_id",
     )
@@ -67,6 +69,8 @@ class Head:
     """Header lines that travel on to the upstream, by allow-list, each with its CR LF."""
     first_token: float | None
     """`x-relay-first-token-ms`, in seconds."""
+    seen: tuple[Snapshot, Principal] | None
+    """Whose key it is, found by the head alone under this configuration: nothing about the client or the time counts."""
     refusal: RelayError | None
     """What the head alone condemns the request to (version, expectation, loop, a junk header)."""
 
@@ -122,3 +126,17 @@ class Call:
         self.body = body
         """The client's original bytes; dropped at the commit, since nothing can be tried again then."""
         self.record = record
+
+
+class RequestIds:
+    """Ids of requests: unique over workers and restarts, cheap, and telling nothing."""
+
+    __slots__ = ("_count", "_prefix")
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = f"req_{prefix}"
+        self._count = 0
+
+    def next(self) -> str:
+        self._count += 1
+        return f"{self._prefix}{self._count:08x}"

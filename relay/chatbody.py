@@ -99,10 +99,14 @@ class ChatBody(msgspec.Struct, gc=False):
     """There is a `stream_options`, be it null."""
     max_tokens_given: bool
     """There is a `max_tokens`, be it null."""
+    flat: bool
+    """Only one bracket opens in the messages, their own: no content is a list of parts."""
 
     def prompt_bound(self, image_tokens: int) -> int:
         """No prompt of this call has more tokens: one a byte, but `image_tokens` for each part with media."""
         text = len(self.messages) + self.tool_bytes + TOKENS_A_MESSAGE * self.message_count
+        if self.flat:
+            return text
         media, media_bytes = media_of(self.messages)
         return text - media_bytes + image_tokens * media
 
@@ -147,6 +151,7 @@ def decode(body: bytes) -> ChatBody:
         model_at,
         bool(wire.stream_options),
         wire.max_tokens is not UNSET,
+        messages.count(b"[") == 1,
     )
 
 

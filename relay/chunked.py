@@ -1,7 +1,7 @@
 """HTTP/1.1 chunked framing (RFC 9112 §7.1), read strictly and incrementally.
 
-Both sides use it: bodies of clients, answers of upstreams. `whole` is the hot path of a stream: it answers
-whether a segment consists of whole chunks only, so that its bytes can be passed on as they are.
+Both sides use it: bodies of clients, answers of upstreams. `whole_events` is the hot path of a stream: it answers
+whether a segment consists of whole chunks of whole events, so that its bytes can be passed on as they are.
 """
 
 from __future__ import annotations
@@ -50,10 +50,13 @@ def frame(payload: bytes) -> bytes:
 LAST_CHUNK = b"0\r\n\r\n"
 
 
-def whole(data: bytes, start: int = 0) -> int:
-    """Where the first payload begins if `data[start:]` is whole, non-empty chunks and nothing else; else -1."""
+def whole_events(data: bytes) -> int:
+    """Where the first payload begins if `data` is whole chunks, each of which ends where an event may; else -1.
+
+    A chunk that ends inside an event could hide what is looked for in the bytes (half of `"error"` on either side).
+    """
     first = 0
-    at = start
+    at = 0
     end = len(data)
     while True:
         eol = data.find(b"\r\n", at, at + 10)
@@ -68,10 +71,26 @@ def whole(data: bytes, start: int = 0) -> int:
         if not first:
             first = eol + 2
         at = eol + 4 + size
-        if at > end or data[at - 2 : at] != b"\r\n":
+        if at > end or data[at - 4 : at] != b"\n\n\r\n":
             return -1
         if at == end:
             return first
+
+
+def unframed(data: bytes, first: int) -> bytes:
+    """The payload of whole chunks, of which the first payload begins at `first`."""
+    size = int(data[: first - 2], 16)
+    end = first + size
+    if end + 2 == len(data):
+        return data[first:end]
+    parts = [data[first:end]]
+    at = end + 2
+    while at < len(data):
+        eol = data.find(b"\r\n", at)
+        end = eol + 2 + int(data[at:eol], 16)
+        parts.append(data[eol + 2 : end])
+        at = end + 2
+    return b"".join(parts)
 
 
 class Chunked:

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from relay import __version__
 
 if TYPE_CHECKING:
-    from relay.config.model import Config
     from relay.config.file import ConfigErrors
+    from relay.config.model import Config
 
 OK: Final = 0
 FAILED: Final = 1

@@ -57,11 +57,11 @@ class HeadMemo:
     def __init__(self) -> None:
         self._heads: dict[bytes, Head] = {}
 
-    def find(self, data: bytes) -> Request | None:
-        """The request that `data` begins with, if its head is whole and known."""
+    def find(self, data: bytes) -> tuple[Head, int, int] | None:
+        """The head that `data` begins with, if it is whole and known; the body's length; where the body begins."""
         end = data.find(b"\r\n\r\n")
         at = data.find(b"ength: ", 0, end)
-        if at < 0:
+        if end < 0 or at < 0:
             return None
         at += 7
         stop = data.find(b"\r", at, at + 12)
@@ -69,9 +69,7 @@ class HeadMemo:
         if head is None:
             return None
         digits = data[at:stop]
-        if not digits.isdigit():
-            return None
-        return Request(head, int(digits), False, end + 4)
+        return (head, int(digits), end + 4) if digits.isdigit() else None
 
     def learn(self, data: bytes, end: int, head: Head) -> None:
         """Remembers an accepted head that ends at `end` (where the blank line begins)."""
@@ -170,6 +168,7 @@ def _read(message: http_parser.RawRequestMessage) -> Head:
     expect = headers.get("expect")
     head.expect_continue = expect is not None and expect.lower() == "100-continue" and head.http11
     head.first_token = None
+    head.seen = None
     head.refusal = None
     try:
         head.first_token = _first_token(headers.get("x-relay-first-token-ms"))

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from relay.config.model import KeyConfig
 from relay.config.faults import explain, path_of
+from relay.config.model import KeyConfig
 
 ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 SIGNS: Final = 43

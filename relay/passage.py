@@ -8,11 +8,10 @@ from __future__ import annotations
 from time import monotonic
 
 from relay.call import Client
-from relay.chunked import LAST_CHUNK, frame
+from relay.chunked import LAST_CHUNK, frame, unframed
+from relay.endings import BROKEN, Ending, Limits
 from relay.records import Cause
-from relay.stream import BROKEN, Ending, Limits
 from relay.timers import NEVER, Wheel
-from relay.upstream.attempt import unframed
 from relay.upstream.wire import Connection
 
 
@@ -90,6 +89,9 @@ class Passage:
 
     def headed(self, head: object) -> None:
         raise AssertionError("a committed answer has its head")
+
+    def whole(self, head: object, body: bytes) -> None:
+        raise AssertionError("it has its head")
 
     def chunks(self, data: bytes, first: int) -> None:
         self.payload(unframed(data, first))

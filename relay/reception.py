@@ -15,8 +15,9 @@ from relay import errors, replies
 from relay.admission.principals import Principal
 from relay.call import Call, Client, Head
 from relay.errors import RelayError
+from relay.exchange import Exchange
 from relay.operations import Kind, Operation
-from relay.proxy import Exchange, Proxy
+from relay.proxy import Proxy
 from relay.records import CallRecord
 from relay.snapshot import Snapshot
 
@@ -43,6 +44,8 @@ class Reception:
 
     def screen(self, head: Head, peer: str | None) -> Principal | None:
         """Who asks. Raises the answer to a request that its head alone condemns."""
+        if head.refusal is not None:
+            raise head.refusal
         if head.method == "OPTIONS":
             # A preflight has no key, and a browser must be able to read even a 404.
             return None
@@ -63,6 +66,9 @@ class Reception:
                 raise errors.UnsupportedContentType
             if head.encoded:
                 raise errors.UnsupportedContentEncoding
+            if not principal.restricted:
+                # The next request with these very bytes is judged already, until the configuration changes.
+                head.seen = (snapshot, principal)
         return principal
 
     def start(self, call: Call) -> Exchange | None:
@@ -84,13 +90,13 @@ class Reception:
         client: Client,
         head: Head | None,
         error: RelayError,
-        request_id: bytes,
         record: CallRecord,
         principal: Principal | None,
         *,
         keep_alive: bool,
     ) -> None:
         """Answers with an error and records it."""
+        request_id = record.request_id.encode()
         lines = self._proxy.lines(self.snapshot, head, request_id, principal) + error.headers()
         body = error.body()
         http11 = head is None or head.http11

@@ -100,6 +100,7 @@ class Route:
         "name",
         "pool",
         "price",
+        "prices",
         "static",
     )
 
@@ -114,6 +115,8 @@ class Route:
         self.image_tokens = config.image_tokens
         self.heartbeat = config.heartbeat.interval or inf
         self.price = None if config.price is None else Price.of(config.price)
+        self.prices: tuple[Price, ...] = ()
+        """Its own and those of its fallbacks: the dearest is what a call may come to."""
         self.fallbacks: tuple[Route, ...] = ()
         self.memory = memory
 
@@ -125,7 +128,7 @@ class Route:
         """A report said how many tokens a prompt of `bound` bytes really had."""
         if bound > 0 and tokens > 0:
             memory = self.memory
-            memory.ratio += LEARNING * (min(tokens / bound, 1.0) - memory.ratio)
+            memory.ratio += LEARNING * ((tokens / bound if tokens < bound else 1.0) - memory.ratio)
 
 
 class Snapshot:
@@ -181,10 +184,13 @@ class Snapshot:
     def need(self, route: Route, chat: ChatBody, bound: int) -> Need:
         """The worst case of a call whose prompt has at most `bound` tokens, whichever model answers it in the end."""
         output = (chat.max_tokens or route.max_output) * chat.n
-        prompt = min(bound, int(bound * route.memory.ratio * MARGIN) + 1)
-        worst = Usage(bound, output)
-        served = (route, *route.fallbacks)
-        cost = max(r.price.worst(worst) if r.price is not None else 0 for r in served)
+        prompt = int(bound * route.memory.ratio * MARGIN) + 1
+        if prompt > bound:
+            prompt = bound
+        cost = 0
+        if route.prices:
+            worst = Usage(bound, output)
+            cost = max(price.worst(worst) for price in route.prices)
         return Need(prompt + output, bound + output, cost)
 
     def gaps(self, model: str, upstream: str) -> GapCounts:
@@ -202,7 +208,7 @@ class Snapshot:
 
     def client_address(self, peer: str | None, head: Head) -> str | None:
         """Where a request comes from, as far as trusted proxies tell; None when only an untold proxy is known."""
-        if peer is None or not self._is_trusted(peer):
+        if peer is None or not (self._trust.get(peer) or self._is_trusted(peer)):
             return peer
         if head.forwarded_for is not None:
             for hop in reversed(head.forwarded_for.split(",")):
@@ -293,5 +299,8 @@ def _routes(
         remembered = memory.routes.setdefault(name, RouteMemory())
         routes[name] = Route(name, model, pool, remembered)
     for name, model in config.models.items():
-        routes[name].fallbacks = tuple(routes[other] for other in model.fallback)
+        route = routes[name]
+        route.fallbacks = tuple(routes[other] for other in model.fallback)
+        served = (route, *route.fallbacks)
+        route.prices = tuple(each.price for each in served if each.price is not None)
     return routes

@@ -12,54 +12,23 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from time import monotonic
-from typing import Protocol
 
 from relay.call import Client
-from relay.chunked import LAST_CHUNK, frame
+from relay.chunked import LAST_CHUNK, frame, unframed
+from relay.endings import BROKEN, MESSAGES, Ending, Limits
 from relay.errors import error_event
 from relay.gaps import GAP_EDGES, GapCounts
 from relay.records import Cause
 from relay.sse import Event, EventSplitter, EventTooLong, Kind, classify, strip_null_usage
 from relay.timers import NEVER, Wheel
-from relay.upstream.attempt import unframed
 from relay.upstream.encoding import BadCoding, Inflater
 from relay.upstream.failures import Scrubber, describe
+from relay.upstream.tail import Tail
 from relay.upstream.wire import Connection
 from relay.usage import Usage
 
 KEEP_ALIVE = b": keep-alive\n\n"
 """The one thing that OpenAI SDKs safely ignore."""
-
-TAIL_WAIT = 2.0
-"""Seconds in which an upstream may end its framing after `[DONE]`, so that its connection can be used again."""
-
-MESSAGES: dict[Cause, tuple[str, str]] = {
-    "idle_timeout": ("The upstream stopped sending before the answer was complete.", "timeout"),
-    "total_timeout": ("The answer took longer than this server allows.", "timeout"),
-    "drain": ("The server is shutting down; the answer is not complete.", "server_shutting_down"),
-}
-BROKEN = ("The upstream failed before the answer was complete.", "upstream_stream_error")
-
-
-class Ending(Protocol):
-    """Who started the stream and must settle it."""
-
-    def stream_ended(self, cause: Cause) -> None:
-        """Called once. The client has been told already."""
-
-
-class Limits:
-    """Seconds of silence and patience, from the snapshot that the call started with."""
-
-    __slots__ = ("heartbeat", "idle", "total_deadline", "write_stall")
-
-    def __init__(
-        self, idle: float, total_deadline: float, write_stall: float, heartbeat: float
-    ) -> None:
-        self.idle = idle
-        self.total_deadline = total_deadline
-        self.write_stall = write_stall
-        self.heartbeat = heartbeat
 
 
 class Stream:
@@ -72,6 +41,7 @@ class Stream:
         "_counts",
         "_gaps",
         "_inflater",
+        "_keep_alive",
         "_last_segment",
         "_limits",
         "_owner",
@@ -104,6 +74,7 @@ class Stream:
         scrub: Scrubber,
         *,
         chunked: bool,
+        keep_alive: bool,
         withhold_usage: bool,
         choices: int,
     ) -> None:
@@ -115,6 +86,7 @@ class Stream:
         self._counts = gaps.counts
         self._scrub = scrub
         self._chunked = chunked
+        self._keep_alive = keep_alive
         self._withhold = withhold_usage
         self.choices = choices
         self._connection: Connection | None = None
@@ -153,8 +125,15 @@ class Stream:
         self._inflater = inflater
         self._wrote = self.last = now
         connection.receiver = self
+        if any(event.kind is Kind.ERROR for event in events):
+            # Passing them ends the stream: the head must be out before.
+            self._client.send(head)
+            head = b""
         out = self._pass_events(events)
-        self._client.send(head + self._framed(out) if out else head)
+        if out:
+            head += self._framed(out)
+        if head:
+            self._client.send(head)
         self._after()
         if not self.over:
             self._wheel.add(self, self._next_deadline(now))
@@ -193,6 +172,9 @@ class Stream:
 
     def headed(self, head: object) -> None:
         raise AssertionError("a committed stream has its head")
+
+    def whole(self, head: object, body: bytes) -> None:
+        raise AssertionError("it has its head")
 
     def chunks(self, data: bytes, first: int) -> None:
         # The splice: an event boundary at both ends, nothing inside that we act on, so the bytes go on as they are.
@@ -388,10 +370,10 @@ class Stream:
         self._release(tail=True)
         if connection is not None and connection.receiver is self:
             # `[DONE]` came, the last chunk did not yet: the client must not wait for it.
-            connection.receiver = _Tail(connection, self._wheel)
+            connection.receiver = Tail(connection, self._wheel)
         if self._chunked:
             self._client.send(LAST_CHUNK)
-        self._client.end(keep_alive=self._chunked)
+        self._client.end(self._keep_alive)
         self._owner.stream_ended(cause)
 
     def _release(self, tail: bool = False) -> None:
@@ -410,37 +392,3 @@ def _finishes(segment: bytes) -> bool:
         return False
     events = EventSplitter().feed(unframed(segment, segment.find(b"\r\n") + 2))
     return any(classify(event).finish is not None for event in events)
-
-
-class _Tail:
-    """Waits for the end of the framing after `[DONE]`; anything else closes the connection."""
-
-    __slots__ = ("_connection", "_wheel", "slot")
-
-    def __init__(self, connection: Connection, wheel: Wheel) -> None:
-        self._connection = connection
-        self._wheel = wheel
-        self.slot = NEVER
-        wheel.add(self, monotonic() + TAIL_WAIT)
-
-    def headed(self, head: object) -> None: ...
-
-    def chunks(self, data: bytes, first: int) -> None:
-        self._close()
-
-    def payload(self, data: bytes) -> None:
-        if data.strip():
-            self._close()
-
-    def ended(self, by_close: bool) -> None:
-        self._wheel.drop(self)
-
-    def lost(self, fault: str) -> None:
-        self._wheel.drop(self)
-
-    def expired(self, now: float) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        self._wheel.drop(self)
-        self._connection.close()

@@ -7,7 +7,7 @@ Reports are the word of another machine: whatever cannot be a count of tokens ma
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -18,6 +18,9 @@ Source = Literal["reported", "continuous", "estimated"]
 
 MOST_TOKENS = 1 << 40
 """No call comes near a million million tokens: a larger report is junk, and would overflow money in 64 bits."""
+
+
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)]
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
@@ -35,6 +38,41 @@ class _Holder(msgspec.Struct, gc=False):
     """A chunk or a completion: all of it is validated, only `usage` is built."""
 
     usage: Any = None
+
+
+class _Details(msgspec.Struct, gc=False):
+    cached_tokens: _Tokens = 0
+    reasoning_tokens: _Tokens = 0
+    audio_tokens: _Tokens = 0
+
+
+class ChatUsage(msgspec.Struct, gc=False):
+    """The usage object of nearly every upstream, typed: read without building what nobody looks at."""
+
+    prompt_tokens: _Tokens
+    completion_tokens: _Tokens
+    prompt_cache_hit_tokens: _Tokens = 0
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+    def believed(self) -> Usage:
+        """The same cuts as `read_usage` makes."""
+        taken, given, cached = (
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.prompt_cache_hit_tokens,
+        )
+        prompt, answer = self.prompt_tokens_details, self.completion_tokens_details
+        if prompt is None and answer is None and not cached:
+            return Usage(taken, given)
+        audio = reasoning = 0
+        if prompt is not None:
+            cached, audio = prompt.cached_tokens or cached, prompt.audio_tokens
+        if answer is not None:
+            reasoning, audio = answer.reasoning_tokens, audio + answer.audio_tokens
+        return Usage(
+            taken, given, min(cached, taken), min(reasoning, given), min(audio, taken + given)
+        )
 
 
 _holder = msgspec.json.Decoder(_Holder).decode

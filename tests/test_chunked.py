@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.chunked import BadFraming, Chunked, frame, size_of, whole
+from relay.chunked import BadFraming, Chunked, frame, size_of, whole_events
 
 payloads = st.lists(st.binary(min_size=1, max_size=300), min_size=1, max_size=8)
 
@@ -52,13 +52,14 @@ def test_every_single_cut_gives_the_same_payload(parts: list[bytes]) -> None:
 
 
 @given(payloads)
-def test_whole_chunks_are_recognised_and_only_they(parts: list[bytes]) -> None:
-    data = framed(parts)
+def test_whole_chunks_of_whole_events_are_recognised_and_only_they(parts: list[bytes]) -> None:
+    data = framed([part + b"\n\n" for part in parts])
 
-    assert whole(data) == data.index(b"\r\n") + 2
-    assert whole(data[:-1]) == -1
-    assert whole(data + b"0\r\n\r\n") == -1
-    assert whole(data + b"5\r\nab") == -1
+    assert whole_events(data) == data.index(b"\r\n") + 2
+    assert whole_events(data[:-1]) == -1
+    assert whole_events(data + b"0\r\n\r\n") == -1
+    assert whole_events(data + b"5\r\nab") == -1
+    assert whole_events(data + frame(b"half an event")) == -1
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ import pytest
 import yaml  # noqa: TID251  the reference is looked at as a document
 from pydantic.fields import FieldInfo
 
-from relay.config.model import Config, Listen
 from relay.config.file import ConfigErrors, loads
+from relay.config.model import Config, Listen
 from relay.config.schema import render, schema
 from relay.config.types import Section
 

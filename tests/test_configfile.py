@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.config.model import Config
 from relay.config.file import ConfigErrors, load, loads
+from relay.config.model import Config
 
 KEY = "sk-0123456789-abcdef"
 

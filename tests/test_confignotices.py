@@ -8,8 +8,8 @@ from textwrap import dedent
 
 import pytest
 
-from relay.config.model import Config
 from relay.config.file import loads
+from relay.config.model import Config
 from relay.config.notices import PENDING
 from relay.config.types import Section
 

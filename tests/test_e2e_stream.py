@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Sequence
@@ -206,6 +207,7 @@ async def test_how_the_upstream_cuts_its_bytes_does_not_matter(tmp_path: Path) -
         [Send(sized % len(whole) + whole)],
         [Send(closing), *(Send(item) for item in events), Close()],
         [Send(say.SSE_HEAD + say.frame(b"\xef\xbb\xbf" + whole) + say.LAST_CHUNK)],
+        [Send(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * 3), Send(wire)],
     ]
     async with (
         Upstream() as upstream,
@@ -218,6 +220,28 @@ async def test_how_the_upstream_cuts_its_bytes_does_not_matter(tmp_path: Path) -
         for answer in answers:
             assert answer.body == whole
             assert answer.end is End.CLEAN
+
+
+@scenario
+async def test_what_an_upstream_compresses_against_our_wish_is_unpacked(tmp_path: Path) -> None:
+    packed = gzip.compress(joined(say.EVENTS))
+    pieces = [packed[at : at + 50] for at in range(0, len(packed), 50)]
+    head = say.SSE_HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+    stream = [Send(head), *(Send(say.frame(item)) for item in pieces), Send(say.LAST_CHUNK)]
+    body = gzip.compress(json.dumps(say.completion()).encode())
+    plain = say.plain(200, body, headers=b"Content-Encoding: gzip\r\n")
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"a": upstream}), tmp_path) as relay,
+    ):
+        upstream.then(stream, plain)
+        streamed = await relay.chat()
+        whole = await relay.chat(stream=False)
+
+        assert streamed.body == joined(say.EVENTS)
+        assert "content-encoding" not in streamed.headers
+        assert whole.json() == say.completion()
+        assert "content-encoding" not in whole.headers
 
 
 @scenario

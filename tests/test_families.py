@@ -8,10 +8,10 @@ from typing import get_args
 
 import pytest
 
-from relay.observe import families
 from relay.errors import Outcome
-from relay.observe.families import FAMILIES
 from relay.gaps import GAP_EDGES
+from relay.observe import families
+from relay.observe.families import FAMILIES
 from relay.records import Cause
 
 PAGE = (Path(__file__).parent.parent / "docs" / "metrics.md").read_text("utf-8")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.config.model import KeyConfig
 from relay.config.file import EditRefused, append_key, key_ids
+from relay.config.model import KeyConfig
 from relay.keys import ALPHABET, SIGNS, KeyRefused, entry_of, new_key
 
 ENTRY = {"id": "new", "hash": f"sha256:{'ab' * 32}", "models": ["a-*", "b"], "limits": {"rpm": 5}}

@@ -25,11 +25,11 @@ ROOMS: dict[int, tuple[str, ...]] = {
     # compiled
     3: ("snapshot", "static", "replies"),
     # the hot path
-    4: ("proxy", "stream", "passage"),
+    4: ("proxy", "exchange", "bill", "stream", "passage", "endings"),
     # edges
     5: (
         *("cli", "__main__", "app", "banner", "keys"),
-        *("front", "heads", "reception"),
+        *("front", "connection", "heads", "reception"),
         *("admin", "health", "page", "observe"),
     ),
 }

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from relay.observe.families import FAMILIES
 from relay.gaps import GapCounts, GapTable
+from relay.observe.families import FAMILIES
 from relay.observe.metrics import Metrics, Sources
 from relay.observe.tallies import MAX_KEYS, Pair
 from tests.observed import STARTED, Page, configured, streamed

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.records import AttemptRecord, CallRecord
 from relay.observe.tallies import MAX_KEYS
+from relay.records import AttemptRecord, CallRecord
 from relay.usage import Usage
 from tests.observed import Page, configured, streamed
 

@@ -18,7 +18,7 @@ def test_a_streams_head() -> None:
     assert head.length is None
     assert head.keep_alive
     assert head.content_type == b"text/event-stream"
-    assert head.forwarded() == b"x-upstream-request-id: abc\r\n"
+    assert head.forwarded == b"x-upstream-request-id: abc\r\n"
 
 
 @pytest.mark.parametrize(

@@ -147,9 +147,8 @@ class Lease:
             tick = gate._tick
         actual = (1, tokens, tokens, cost)
         amounts = self._amounts
-        stamps = iter(self._stamps)
-        for machine, unit in self._entries:
-            machine.settle(next(stamps), amounts[unit], actual[unit], tick)
+        for (machine, unit), stamp in zip(self._entries, self._stamps, strict=True):
+            machine.settle(stamp, amounts[unit], actual[unit], tick)
 
     def cancel(self, now: float) -> None:
         """The call used nothing; its request stays counted."""

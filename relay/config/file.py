@@ -20,8 +20,8 @@ from typing import Any, Final, NoReturn
 import yaml  # noqa: TID251
 from pydantic import ValidationError
 
-from relay.config.model import Config
 from relay.config.faults import LONGEST_SHOWN, ConfigErrors, Fault, Loc, explain, path_of
+from relay.config.model import Config
 from relay.config.notices import notices
 from relay.config.rules import problems
 from relay.config.types import Reading

@@ -16,8 +16,8 @@ from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_valida
 from relay.config.types import (
     LARGEST_COUNT,
     Address,
-    BaseUrl,
     AdminToken,
+    BaseUrl,
     ClientKey,
     Count,
     Day,

@@ -23,6 +23,7 @@ import msgspec
 
 from relay.observe.linewriter import LineWriter, plain_lines, storable
 
+
 class Shown(str):
     """A text that is meant to be read as it stands: the demo key, which opens this run's demo from this host alone."""
 

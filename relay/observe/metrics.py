@@ -12,11 +12,11 @@ from itertools import islice
 from typing import Protocol
 
 from relay import __version__
+from relay.gaps import GAP_EDGES, GapCounts
 from relay.observe.exposition import Buckets, Exposition, Labels, Snapshot
 from relay.observe.families import LAG_EDGES
-from relay.gaps import GAP_EDGES, GapCounts
-from relay.records import CallRecord
 from relay.observe.tallies import MAX_KEYS, Histogram, Pair, Tallies
+from relay.records import CallRecord
 
 UPSTREAM_STATES = ("closed", "open", "half_open", "paused", "parked")
 HEDGE_OUTCOMES = ("won", "lost", "failed", "refused")

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from time import monotonic, time
 
 from relay import __version__
-from relay.observe.accesslog import AccessLog
 from relay.admin import StatusReport, UpstreamStatus
 from relay.admission.gate import Gate
 from relay.gaps import GapCounts
+from relay.observe.accesslog import AccessLog
 from relay.observe.metrics import Sources
 from relay.proxy import Proxy
 from relay.snapshot import Memory, Snapshot

@@ -14,8 +14,7 @@ import asyncio
 from time import monotonic, time
 from typing import Protocol
 
-import msgspec
-
+from relay.chunked import unframed
 from relay.records import AttemptRecord
 from relay.sse import MAX_EVENT, Event, EventSplitter, EventTooLong, Kind, classify
 from relay.timers import NEVER, Wheel
@@ -25,12 +24,15 @@ from relay.upstream.encoding import BadCoding, Inflater
 from relay.upstream.endpoint import Endpoint
 from relay.upstream.failures import Failure, Scrubber
 from relay.upstream.headers import ResponseHead
+from relay.upstream.plain import judge
 from relay.upstream.pool import Member
 from relay.upstream.wire import Connection, Connections
-from relay.usage import Usage, usage_of
+from relay.usage import Usage
 
 MAX_HELD = 1024 * 1024
 """Bytes of a plain answer that are held back so that a short, cut or wrong one can still fail over."""
+MAX_DECODED = 16 * 1024 * 1024
+"""Bytes of a plain answer that was compressed."""
 MAX_ERROR_BODY = 65536
 """Bytes read of an error answer."""
 
@@ -71,17 +73,6 @@ class Owner(Protocol):
 
     def answer_large(self, attempt: Attempt, body: bytes) -> None:
         """A plain answer passed `MAX_HELD`: it goes on as it comes."""
-
-
-class _Answer(msgspec.Struct):
-    """What we look at in a plain answer; decoding it proves that the whole body is JSON."""
-
-    error: object = None
-    usage: msgspec.Raw = msgspec.Raw()
-    choices: msgspec.Raw = msgspec.Raw()
-
-
-_decode_answer = msgspec.json.Decoder(_Answer).decode
 
 
 class Attempt:
@@ -245,6 +236,18 @@ class Attempt:
         elif not self._request.stream and head.content_type == b"text/event-stream":
             self._fail(failures.bad_content_type())
 
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        if head.status == 200 and not head.encoding and not self._request.stream:
+            self.head = head
+            self._body.append(body)
+            self._judge_body()
+            return
+        self.headed(head)
+        if body and not self.over:
+            self.payload(body)
+        if not self.over:
+            self.ended(False)
+
     def chunks(self, data: bytes, first: int) -> None:
         self.payload(unframed(data, first))
 
@@ -328,42 +331,31 @@ class Attempt:
         if self.head.status != 200 or self._request.stream:
             if self._held > MAX_ERROR_BODY:
                 self._judge_body()
-        elif self._held > MAX_HELD and self._inflater is None:
+        elif self._inflater is not None:
+            # Decoded, it cannot be passed on as it comes: it is whole or it is too much.
+            if self._held > MAX_DECODED:
+                self._fail(failures.encoded())
+        elif self._held > MAX_HELD:
             self._commit()
             self._owner.answer_large(self, b"".join(self._body))
 
     def _judge_body(self) -> None:
-        """A whole body that is not a stream: an answer, an error, or neither."""
+        """The body is whole: an answer, an error, or neither."""
         head = self.head
         assert head is not None, "a body follows its head"
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        if head.status != 200:
-            self._fail(
-                failures.from_status(head.status, head.headers, body, self._scrub, wall=time())
-            )
-            return
-        try:
-            answer = _decode_answer(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            json = head.content_type.endswith(b"json")
-            self._fail(
-                failures.truncated() if json and body.strip() else failures.bad_content_type()
-            )
-            return
-        if answer.error is not None:
-            failure = failures.from_error_object(
-                answer.error, self._scrub, wall=time(), result="error_in_200"
-            )
-            self._fail(failure)
-        elif self._request.stream or not bytes(answer.choices):
-            self._fail(failures.bad_content_type())
+        verdict = judge(head, body, self._scrub, time(), streamed=self._request.stream)
+        if isinstance(verdict, Failure):
+            self._fail(verdict)
         else:
             self._commit()
-            self._owner.answer_complete(self, body, usage_of(bytes(answer.usage)))
+            self._owner.answer_complete(self, body, verdict)
 
     def _commit(self) -> None:
         self.first_event = now = monotonic()
         self.member.endpoint.committed(now, self._ticket)
+        # Nothing is sent again: the prompt must not be held for the minutes of an answer.
+        self._request.body = b""
         self._finish(keep=True)
 
     def _fail(self, failure: Failure) -> None:
@@ -395,19 +387,3 @@ def connections_of(endpoint: Endpoint) -> Connections:
     connections = endpoint.connections
     assert isinstance(connections, Connections), "the snapshot gives every endpoint its connections"
     return connections
-
-
-def unframed(data: bytes, first: int) -> bytes:
-    """The payload of whole chunks, of which the first payload begins at `first`."""
-    size = int(data[: first - 2], 16)
-    end = first + size
-    if end + 2 == len(data):
-        return data[first:end]
-    parts = [data[first:end]]
-    at = end + 2
-    while at < len(data):
-        eol = data.find(b"\r\n", at)
-        end = eol + 2 + int(data[at:eol], 16)
-        parts.append(data[eol + 2 : end])
-        at = end + 2
-    return b"".join(parts)

@@ -46,9 +46,18 @@ _LINES_KEPT = 2048
 
 
 class ResponseHead:
-    """One response head. `length` is None for chunked bodies and for those that end with the connection."""
+    """One response head; answers with the same head share it. `length` is None for chunked bodies and for those that end with the connection."""
 
-    __slots__ = ("chunked", "content_type", "encoding", "headers", "keep_alive", "length", "status")
+    __slots__ = (
+        "chunked",
+        "content_type",
+        "encoding",
+        "forwarded",
+        "headers",
+        "keep_alive",
+        "length",
+        "status",
+    )
 
     def __init__(self, status: int, http11: bool, headers: dict[bytes, bytes]) -> None:
         self.status = status
@@ -74,19 +83,20 @@ class ResponseHead:
         self.content_type = headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower()
         encoding = headers.get(b"content-encoding", b"").strip().lower()
         self.encoding = b"" if encoding == b"identity" else encoding
-
-    def forwarded(self) -> bytes:
+        self.forwarded = _forwarded(headers)
         """Header lines that the client gets of this head."""
-        out = b""
-        headers = self.headers
-        for name in _FORWARDED:
-            value = headers.get(name)
-            if value is not None:
-                out += name + b": " + value + b"\r\n"
-        request_id = headers.get(b"x-request-id")
-        if request_id is not None:
-            out += b"x-upstream-request-id: " + request_id[:256] + b"\r\n"
-        return out
+
+
+def _forwarded(headers: dict[bytes, bytes]) -> bytes:
+    out = b""
+    for name in _FORWARDED:
+        value = headers.get(name)
+        if value is not None:
+            out += name + b": " + value + b"\r\n"
+    request_id = headers.get(b"x-request-id")
+    if request_id is not None:
+        out += b"x-upstream-request-id: " + request_id[:256] + b"\r\n"
+    return out
 
 
 def _judge(line: bytes) -> tuple[bytes, bytes] | None:
@@ -102,8 +112,16 @@ def _judge(line: bytes) -> tuple[bytes, bytes] | None:
     return pair
 
 
+_heads: dict[bytes, ResponseHead] = {}
+"""Heads read, by their bytes: servers without a clock or a request id in them repeat themselves. Bounded."""
+_HEADS_KEPT = 256
+
+
 def parse_head(head: bytes) -> ResponseHead:
     """Reads a head, without its final blank line. Raises `BadFraming` for anything that is not strictly one."""
+    known = _heads.get(head)
+    if known is not None:
+        return known
     lines = head.split(b"\r\n")
     match = _STATUS.fullmatch(lines[0])
     if match is None or len(lines) > MAX_LINES:
@@ -120,7 +138,12 @@ def parse_head(head: bytes) -> ResponseHead:
             if name == b"connection":
                 value = headers[name] + b"," + value
         headers[name] = value
-    return ResponseHead(int(match[2]), match[1] == b"1", headers)
+    read = ResponseHead(int(match[2]), match[1] == b"1", headers)
+    if len(head) <= 1024:
+        if len(_heads) >= _HEADS_KEPT:
+            _heads.clear()
+        _heads[head] = read
+    return read
 
 
 def request_head(path: bytes, authority: bytes, credential: str | None) -> bytes:

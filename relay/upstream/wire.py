@@ -14,7 +14,7 @@ import asyncio
 from collections import deque
 from typing import Protocol, cast
 
-from relay.chunked import BadFraming, Chunked, size_of, whole
+from relay.chunked import BadFraming, Chunked, size_of, whole_events
 from relay.upstream.headers import MAX_HEAD, ResponseHead, parse_head
 
 MAX_INFORMATIONAL = 16
@@ -30,8 +30,11 @@ class Receiver(Protocol):
 
     def headed(self, head: ResponseHead) -> None: ...
 
+    def whole(self, head: ResponseHead, body: bytes) -> None:
+        """In place of `headed`, `payload` and `ended`: the whole answer came at once, as short ones do."""
+
     def chunks(self, data: bytes, first: int) -> None:
-        """Whole chunks exactly as they came; the first payload begins at `first`."""
+        """One chunk, or several of whole events, exactly as they came; the first payload begins at `first`."""
 
     def payload(self, data: bytes) -> None:
         """A piece of the body without its framing; never empty."""
@@ -124,7 +127,7 @@ class Connection(asyncio.Protocol):
                 if size and len(data) == eol + 4 + size and data.endswith(b"\r\n"):
                     receiver.chunks(data, eol + 2)
                     return
-                first = whole(data)
+                first = whole_events(data)
                 if first > 0:
                     receiver.chunks(data, first)
                     return
@@ -193,6 +196,8 @@ class Connection(asyncio.Protocol):
         self._begin_body(head, data)
 
     def _begin_body(self, head: ResponseHead, data: bytes) -> None:
+        receiver = self.receiver
+        assert receiver is not None, "a head is read only for a receiver"
         self.keep_alive = head.keep_alive
         if head.chunked:
             self._state = _CHUNKED
@@ -200,15 +205,21 @@ class Connection(asyncio.Protocol):
         elif head.length is None:
             self._state = _UNTIL_CLOSE
             self.keep_alive = False
+        elif head.length == len(data) and head.content_type != b"text/event-stream":
+            self._free(b"")
+            receiver.whole(head, data)
+            return
         else:
             self._state = _LENGTH
             self._left = head.length
-        receiver = self.receiver
-        assert receiver is not None, "a head is read only for a receiver"
         receiver.headed(head)
         # The receiver may have closed us in answer to the head.
-        if self._state == _LENGTH and not self._left:
-            self._complete(data)
+        if self._state == _LENGTH:
+            if self._left:
+                if data:
+                    self._feed_length(data)
+            else:
+                self._complete(data)
         elif data and self._state != _CLOSED:
             self.data_received(data)
 
@@ -255,6 +266,11 @@ class Connection(asyncio.Protocol):
     def _complete(self, rest: bytes) -> None:
         """The answer is whole: the connection is free (or closed) before the receiver hears of it."""
         receiver = self.receiver
+        self._free(rest)
+        if receiver is not None:
+            receiver.ended(False)
+
+    def _free(self, rest: bytes) -> None:
         self.receiver = None
         self._chunked = None
         self.used += 1
@@ -263,8 +279,6 @@ class Connection(asyncio.Protocol):
         else:
             self._state = _IDLE
             self.pool.put(self)
-        if receiver is not None:
-            receiver.ended(False)
 
 
 class Connections:

@@ -87,6 +87,7 @@ FAULTS: dict[str, Fault] = {
     "a head of 256 KiB": both(
         [Send(JSON_OK + b"X-Big: " + b"a" * (1 << 18) + b"\r\n\r\n"), Close()], 502, BAD
     ),
+    "17 interim answers": both([Send(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 17), Stall()], 502, BAD),
     "101 switching": both([Send(b"HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\n")], 502, BAD),
     "content length short": only_plain(
         [Send(JSON_OK + b"Content-Length: 9999\r\n\r\n" + BODY), Close()], 502, BAD

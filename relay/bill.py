@@ -1,0 +1,69 @@
+"""What one call reserved, and what it comes to: admission's two ends, seen from the call.
+
+The worst case is reserved before an upstream is asked, and settled once, to the usage that was reported, else to an
+estimate, else to nothing. Neither step waits for anything.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from relay.admission.gate import Gate, Lease
+from relay.call import Call
+from relay.chatbody import ChatBody
+from relay.snapshot import NO_NEED, Route, Snapshot
+from relay.usage import Usage
+
+BYTES_A_TOKEN = 4
+"""What an estimate takes for a token of a prompt that nobody counted."""
+
+
+class Bill:
+    """The account of one call. Dies settled."""
+
+    __slots__ = ("_bound", "_call", "_lease", "caps_output")
+
+    def __init__(
+        self, call: Call, chat: ChatBody, route: Route, snapshot: Snapshot, gate: Gate
+    ) -> None:
+        """Reserves over all limits of the key at once. Raises the refusal, and has taken nothing then."""
+        principal = call.principal
+        purse = gate.purse(principal)
+        self._call = call
+        need = NO_NEED
+        self._bound = len(call.body)
+        if purse.counts_tokens:
+            self._bound = chat.prompt_bound(route.image_tokens)
+            need = snapshot.need(route, chat, self._bound)
+        self.caps_output = purse.has_budget and chat.max_tokens is None
+        """An answer must not outgrow a budget that has reserved only so much for it."""
+        self._lease: Lease | None = gate.reserve(
+            principal, route.name, need, call.received, call.record.received
+        )
+
+    def settle(self, route: Route, *, spent: bool) -> None:
+        """Turns the reservation into what was used; `spent`: an upstream worked, though it reported nothing."""
+        lease = self._lease
+        if lease is None:
+            return
+        self._lease = None
+        record = self._call.record
+        usage = record.usage
+        if usage is None and spent and not self._waived():
+            usage = Usage(self._bound // BYTES_A_TOKEN, record.events, source="estimated")
+            record.usage = usage
+        now = monotonic()
+        if usage is None:
+            lease.cancel(now)
+            return
+        if usage.source == "reported":
+            route.learn(self._bound, usage.input)
+        record.cost = route.cost(usage, record.received)
+        lease.settle(now, usage.input + usage.output, record.cost)
+
+    def _waived(self) -> bool:
+        """The client left before anything was delivered, and its key pays only for what is."""
+        record = self._call.record
+        if record.outcome != "client_cancelled" or record.events:
+            return False
+        return self._call.principal.abort_billing == "waive"

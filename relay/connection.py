@@ -1,0 +1,400 @@
+"""One connection of a client: requests in, answers out, in order.
+
+What costs most of a plain request is parsing, so a head that was accepted before, but for its content-length, is
+recognised by its bytes (`heads.HeadMemo`), and what follows from it (whose key it is) is remembered with it. Rules:
+- one request at a time; what is pipelined behind it waits unread in `_stash`;
+- nothing is trusted that the parser has not accepted; a request that it refuses is answered as JSON, then closed;
+- a head has `header` seconds, a body `body`, an idle connection `keep_alive`;
+- the client closing its side, even half, means that it is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic, time
+from typing import Protocol, cast
+
+from relay import errors
+from relay.admission.principals import Principal
+from relay.call import Call, Head, RequestIds
+from relay.chunked import BadFraming, Chunked
+from relay.errors import RelayError
+from relay.exchange import Exchange
+from relay.heads import HeadMemo, HeadParser
+from relay.reception import Reception
+from relay.records import CallRecord
+from relay.timers import NEVER, Wheel
+
+MAX_STASH = 65536
+"""Bytes pipelined behind a running call that are held before reading pauses."""
+MAX_DRAINED = 65536
+"""Bytes of an unwanted body that are read away so that the client sees the answer before the close."""
+LINGER = 2.0
+"""Seconds in which it is read away."""
+HIGH_WATER = 65536
+"""Bytes waiting for a slow client at which its upstream is paused."""
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Patience:
+    """Seconds, from `server.timeouts`; replaced whole by a reload."""
+
+    __slots__ = ("body", "header", "keep_alive")
+
+    def __init__(self, header: float, body: float, keep_alive: float) -> None:
+        self.header = header
+        self.body = body
+        self.keep_alive = keep_alive
+
+
+class Port(Protocol):
+    """What a connection needs of the server that accepted it."""
+
+    reception: Reception
+    wheel: Wheel
+    ids: RequestIds
+    patience: Patience
+    memo: HeadMemo
+    receiving: set[ClientConnection]
+    """Those on which a part of a request has come."""
+
+    def came(self, client: ClientConnection) -> None: ...
+
+    def gone(self, client: ClientConnection) -> None: ...
+
+
+_IDLE, _HEAD, _BODY, _BUSY, _DISCARD, _CLOSED = range(6)
+
+
+class ClientConnection(asyncio.Protocol):
+    """One connection of a client. Implements `call.Client`.
+
+    States: idle → head (a part of one) → body → busy (a call is under way) → idle …; discard (answered before its
+    body was read: the rest is thrown away) → closed.
+    """
+
+    __slots__ = (
+        "_body",
+        "_chunked",
+        "_exchange",
+        "_front",
+        "_have",
+        "_head",
+        "_need",
+        "_parser",
+        "_principal",
+        "_stash",
+        "_state",
+        "_transport",
+        "_unread",
+        "address",
+        "choked",
+        "deadline",
+        "slot",
+    )
+
+    def __init__(self, front: Port) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._front = front
+        self._state = _IDLE
+        self._stash = b""
+        self._parser: HeadParser | None = None
+        self._head: Head | None = None
+        self._principal: Principal | None = None
+        self._body: list[bytes] = []
+        self._have = 0
+        self._need = 0
+        self._chunked: Chunked | None = None
+        self._exchange: Exchange | None = None
+        self._unread = False
+        """The request was answered before it was read."""
+        self.address: str | None = None
+        """The peer's."""
+        self.choked = False
+        self.deadline = 0.0
+        self.slot = NEVER
+
+    # -- asyncio.Protocol --
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=HIGH_WATER)
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0] if peer else None
+        front = self._front
+        front.came(self)
+        # A connection that never says anything has as long as a head that never ends.
+        self._expect(front.patience.header)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._state = _CLOSED
+        self._transport = None
+        self._front.gone(self)
+        self._front.wheel.drop(self)
+        self._body = []
+        exchange = self._exchange
+        if exchange is not None:
+            self._exchange = None
+            exchange.client_gone()
+
+    def eof_received(self) -> None:
+        """A half-close counts as gone; returning None lets the transport close."""
+
+    def pause_writing(self) -> None:
+        self.choked = True
+        if self._exchange is not None:
+            self._exchange.pause()
+
+    def resume_writing(self) -> None:
+        self.choked = False
+        if self._exchange is not None:
+            self._exchange.resume()
+
+    def data_received(self, data: bytes) -> None:
+        state = self._state
+        if state == _IDLE and not self._stash:
+            self._read_head(data)
+        elif state == _HEAD:
+            self._read_more_head(data)
+        elif state == _BODY:
+            self._read_body(data)
+        elif state == _BUSY or state == _IDLE:
+            # What is pipelined waits; also behind a stash that the loop is about to take up.
+            self._stash += data
+            if len(self._stash) > MAX_STASH and self._transport is not None:
+                self._transport.pause_reading()
+        elif state == _DISCARD:
+            self._have += len(data)
+            if self._have > MAX_DRAINED:
+                self.abort()
+
+    # -- reading a request --
+
+    def _read_head(self, data: bytes) -> None:
+        found = self._front.memo.find(data)
+        if found is not None:
+            head, length, end = found
+            self._screen(head, length, data, end)
+            return
+        while data[:2] == b"\r\n":
+            data = data[2:]  # RFC 9112 §2.2: blank lines before a request are skipped
+        if data:
+            self._parser = HeadParser(self._front.memo)
+            self._state = _HEAD
+            self._front.receiving.add(self)
+            # The memory of idle connections lets a deadline move later for free, but not earlier.
+            self._expect(self._front.patience.header)
+            self._read_more_head(data)
+
+    def _read_more_head(self, data: bytes) -> None:
+        parser = self._parser
+        assert parser is not None, "in this state there is one"
+        try:
+            request = parser.feed(data)
+        except RelayError as error:
+            self._parser = None
+            self._refuse(error)
+            return
+        if request is not None:
+            self._parser = None
+            if request.chunked:
+                self._chunked = Chunked()
+            self._screen(request.head, request.length, parser.data, request.end)
+
+    def _screen(self, head: Head, length: int, data: bytes, end: int) -> None:
+        """The head is whole, the body begins at `end`: who asks, and may it go on?"""
+        reception = self._front.reception
+        snapshot = reception.snapshot
+        self._head = head
+        self._need = length
+        self._state = _BUSY
+        seen = head.seen
+        try:
+            if seen is not None and seen[0] is snapshot:
+                self._principal = seen[1]
+            else:
+                self._principal = reception.screen(head, self.address)
+            if length > snapshot.max_body:
+                raise errors.BodyTooLarge
+        except RelayError as error:
+            self._refuse(error, len(data) - end)
+            return
+        if len(data) - end == length and self._chunked is None:
+            self._start(data[end:], b"")
+            return
+        rest = data[end:]
+        self._state = _BODY
+        self._front.receiving.add(self)
+        self._have = 0
+        self._expect(self._front.patience.body)
+        if head.expect_continue and not rest:
+            self.send(_CONTINUE)
+        if rest or (not length and self._chunked is None):
+            self._read_body(rest)
+
+    def _read_body(self, data: bytes) -> None:
+        if self._chunked is not None:
+            self._read_chunked(self._chunked, data)
+            return
+        self._body.append(data)
+        self._have += len(data)
+        if self._have >= self._need:
+            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+            self._start(body[: self._need], body[self._need :])
+
+    def _read_chunked(self, chunked: Chunked, data: bytes) -> None:
+        try:
+            piece = chunked.feed(data)
+        except BadFraming:
+            self._refuse(errors.MalformedRequest())
+            return
+        self._have += len(piece)
+        self._body.append(piece)
+        if self._have > self._front.reception.snapshot.max_body:
+            self._refuse(errors.BodyTooLarge())
+        elif chunked.done:
+            self._chunked = None
+            self._start(b"".join(self._body), chunked.rest)
+
+    def _start(self, body: bytes, rest: bytes) -> None:
+        """The request is whole: it becomes a call."""
+        head = self._head
+        assert head is not None, "a body follows its head"
+        self._state = _BUSY
+        self._body = []
+        self._stash = rest
+        self._front.receiving.discard(self)
+        record = self._record(head)
+        principal = cast(Principal, self._principal)
+        call = Call(self, head, record.request_id.encode(), monotonic(), principal, body, record)
+        exchange = self._front.reception.start(call)
+        # It may be answered, and the next one begun, by now.
+        if exchange is not None:
+            self._exchange = exchange
+
+    def _record(self, head: Head | None) -> CallRecord:
+        front = self._front
+        record = CallRecord()
+        record.request_id = front.ids.next()
+        record.received = time()
+        if head is None:
+            record.client = self.address
+            return record
+        record.client = front.reception.snapshot.client_address(self.address, head)
+        if head.client_request_id is not None:
+            record.client_request_id = head.client_request_id
+        if head.trace_id is not None:
+            record.trace_id = head.trace_id
+        if head.operation is not None:
+            record.operation = head.operation.name
+        if self._principal is not None:
+            record.key = self._principal.id
+        return record
+
+    def _refuse(self, error: RelayError, unread: int = -1) -> None:
+        """Answers instead of starting a call. The connection goes on only if the whole request was read:
+        `unread` bytes are there behind the head."""
+        head = self._head
+        whole = (
+            head is not None
+            and self._chunked is None
+            and unread == self._need
+            and head.refusal is None
+            and not head.expect_continue
+        )
+        self._state = _BUSY
+        self._body = []
+        self._chunked = None
+        self._front.receiving.discard(self)
+        self._unread = not whole
+        record = self._record(head)
+        self._front.reception.refuse(
+            self,
+            head,
+            error,
+            record,
+            self._principal,
+            keep_alive=whole and head is not None and head.keep_alive,
+        )
+
+    # -- call.Client --
+
+    def send(self, data: bytes) -> None:
+        transport = self._transport
+        if transport is not None:
+            transport.write(data)
+
+    def end(self, keep_alive: bool) -> None:
+        self._exchange = None
+        self._principal = None
+        self._head = None
+        if self._state == _CLOSED:
+            return
+        if not keep_alive or self._front.reception.draining:
+            self.break_off()
+            return
+        self._state = _IDLE
+        self._expect(self._front.patience.keep_alive)
+        if self._stash:
+            # From the loop, so that a thousand pipelined requests are not a thousand frames deep.
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def break_off(self) -> None:
+        """Closes once what was written is flushed."""
+        self._exchange = None
+        transport = self._transport
+        if transport is None:
+            return
+        unread = self._unread
+        self._stash = b""
+        self._state = _DISCARD
+        if unread and transport.can_write_eof():
+            # Closing with bytes unread resets the connection, and the reset may overtake the answer.
+            self._have = 0
+            transport.write_eof()
+            self._expect(LINGER)
+        else:
+            transport.close()
+
+    def abort(self) -> None:
+        self._exchange = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _next(self) -> None:
+        if self._state == _IDLE and self._stash:
+            data, self._stash = self._stash, b""
+            if self._transport is not None:
+                self._transport.resume_reading()
+            self._read_head(data)
+
+    # -- time --
+
+    def close(self) -> None:
+        """Closes once what was written is flushed, whatever is under way."""
+        if self._transport is not None and self._state != _DISCARD:
+            self._unread = False
+            self.break_off()
+
+    def _expect(self, seconds: float) -> None:
+        """Something must happen within `seconds`. The wheel is asked only when the deadline moves earlier."""
+        now = monotonic()
+        deadline = now + seconds
+        if self.slot == NEVER or deadline < self.deadline:
+            self._front.wheel.drop(self)
+            self._front.wheel.add(self, deadline)
+        self.deadline = deadline
+
+    def expired(self, now: float) -> None:
+        if self._state in (_BUSY, _CLOSED):
+            return
+        if now < self.deadline:
+            self._front.wheel.add(self, self.deadline)
+        elif self._state == _DISCARD:
+            self.abort()
+        elif self._state == _IDLE:
+            self.break_off()
+        else:
+            self._parser = None
+            self._refuse(errors.RequestTimeout())

@@ -1,0 +1,38 @@
+"""How a committed answer may end: by which limits, with which words, and who is told.
+
+`Stream` and `Passage` share it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from relay.records import Cause
+
+MESSAGES: dict[Cause, tuple[str, str]] = {
+    "idle_timeout": ("The upstream stopped sending before the answer was complete.", "timeout"),
+    "total_timeout": ("The answer took longer than this server allows.", "timeout"),
+    "drain": ("The server is shutting down; the answer is not complete.", "server_shutting_down"),
+}
+BROKEN = ("The upstream failed before the answer was complete.", "upstream_stream_error")
+
+
+class Ending(Protocol):
+    """Who started the stream and must settle it."""
+
+    def stream_ended(self, cause: Cause) -> None:
+        """Called once. The client has been told already."""
+
+
+class Limits:
+    """Seconds of silence and patience, from the snapshot that the call started with."""
+
+    __slots__ = ("heartbeat", "idle", "total_deadline", "write_stall")
+
+    def __init__(
+        self, idle: float, total_deadline: float, write_stall: float, heartbeat: float
+    ) -> None:
+        self.idle = idle
+        self.total_deadline = total_deadline
+        self.write_stall = write_stall
+        self.heartbeat = heartbeat
