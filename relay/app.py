@@ -26,7 +26,6 @@ from relay.admission.gate import Gate
 from relay.call import RequestIds
 from relay.config import file
 from relay.config.model import Config
-from relay.connection import Patience
 from relay.front import Front
 from relay.health import BEAT, Health
 from relay.observe import logs
@@ -34,6 +33,7 @@ from relay.observe.accesslog import AccessLog
 from relay.observe.linewriter import LineWriter
 from relay.observe.metrics import Metrics
 from relay.observe.sources import Seen
+from relay.port import Patience
 from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import Batch
@@ -76,14 +76,15 @@ class Relay:
         self._reload_again = False
         self._wheel = Wheel(loop)
         self._dialer = Dialer(loop)
-        self._memory = Memory(loop, Directory(listener=_log_state))
+        self._memory = Memory(loop, Directory(listener=_log_state), _log_bug)
         self._demo_server = DemoServer()
         self._demo: Demo | None = None
         self._snapshot = Snapshot(config, self._memory)
         self._gate = Gate(self._snapshot.principals, config.groups)
         self._metrics = Metrics()
         self._batch = Batch(loop, [self._metrics.observe, access_log.observe])
-        self._proxy = Proxy(self._gate, Tools(self._dialer, self._wheel), self._batch.add)
+        self._proxy = Proxy(self._gate, Tools(self._dialer, self._wheel), self._batch.add, _log_bug)
+        loop.set_exception_handler(_log_loop)
         self._health = Health(self._degraded)
         self._reception = Reception(
             self._proxy, self._snapshot, self._health.livez, self._health.readyz
@@ -305,6 +306,19 @@ def _bound(runner: web.BaseRunner | None) -> str:
 
 def _log_state(endpoint: Endpoint, state: str, reason: str) -> None:
     log.warning("upstream_state", upstream=endpoint.label, state=state, reason=reason)
+
+
+def _log_bug(error: BaseException) -> None:
+    log.crash("bug", error)
+
+
+def _log_loop(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """What no boundary caught. The context may quote what was received: only the exception's places are logged."""
+    error = context.get("exception")
+    if isinstance(error, BaseException):
+        log.crash("loop", error)
+    else:
+        log.error("loop", message=str(context.get("message", ""))[:200])
 
 
 def _difference(old: Config, new: Config) -> dict[str, list[str]]:

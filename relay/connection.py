@@ -12,18 +12,18 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic, time
-from typing import Protocol, cast
+from typing import cast
 
 from relay import errors
 from relay.admission.principals import Principal
-from relay.call import Call, Head, RequestIds
+from relay.call import Call, Head
 from relay.chunked import BadFraming, Chunked
 from relay.errors import RelayError
 from relay.exchange import Exchange
-from relay.heads import HeadMemo, HeadParser
-from relay.reception import Reception
+from relay.heads import HeadParser
+from relay.port import Port
 from relay.records import CallRecord
-from relay.timers import NEVER, Wheel
+from relay.timers import NEVER
 
 MAX_STASH = 65536
 """Bytes pipelined behind a running call that are held before reading pauses."""
@@ -35,33 +35,6 @@ HIGH_WATER = 65536
 """Bytes waiting for a slow client at which its upstream is paused."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-class Patience:
-    """Seconds, from `server.timeouts`; replaced whole by a reload."""
-
-    __slots__ = ("body", "header", "keep_alive")
-
-    def __init__(self, header: float, body: float, keep_alive: float) -> None:
-        self.header = header
-        self.body = body
-        self.keep_alive = keep_alive
-
-
-class Port(Protocol):
-    """What a connection needs of the server that accepted it."""
-
-    reception: Reception
-    wheel: Wheel
-    ids: RequestIds
-    patience: Patience
-    memo: HeadMemo
-    receiving: set[ClientConnection]
-    """Those on which a part of a request has come."""
-
-    def came(self, client: ClientConnection) -> None: ...
-
-    def gone(self, client: ClientConnection) -> None: ...
 
 
 _IDLE, _HEAD, _BODY, _BUSY, _DISCARD, _CLOSED = range(6)
@@ -150,17 +123,26 @@ class ClientConnection(asyncio.Protocol):
         self.choked = False
         if self._exchange is not None:
             self._exchange.resume()
+        elif self._stash:
+            asyncio.get_running_loop().call_soon(self._next)
 
     def data_received(self, data: bytes) -> None:
         state = self._state
-        if state == _IDLE and not self._stash:
+        try:
+            self._take(state, data)
+        except Exception as error:
+            self._front.reception.report(error)
+            self._broke()
+
+    def _take(self, state: int, data: bytes) -> None:
+        if state == _IDLE and not self._stash and not self.choked:
             self._read_head(data)
         elif state == _HEAD:
             self._read_more_head(data)
         elif state == _BODY:
             self._read_body(data)
         elif state == _BUSY or state == _IDLE:
-            # What is pipelined waits; also behind a stash that the loop is about to take up.
+            # What is pipelined waits: for its turn, for the stash before it, for a client that does not read.
             self._stash += data
             if len(self._stash) > MAX_STASH and self._transport is not None:
                 self._transport.pause_reading()
@@ -177,8 +159,7 @@ class ClientConnection(asyncio.Protocol):
             head, length, end = found
             self._screen(head, length, data, end)
             return
-        while data[:2] == b"\r\n":
-            data = data[2:]  # RFC 9112 §2.2: blank lines before a request are skipped
+        data = data.lstrip(b"\r\n")  # RFC 9112 §2.2: blank lines before a request are skipped
         if data:
             self._parser = HeadParser(self._front.memo)
             self._state = _HEAD
@@ -318,6 +299,14 @@ class ClientConnection(asyncio.Protocol):
             keep_alive=whole and head is not None and head.keep_alive,
         )
 
+    def _broke(self) -> None:
+        """A bug of ours met a request. If no call answers for it, this does."""
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.broke()
+        elif self._state not in (_CLOSED, _DISCARD, _IDLE):
+            self._refuse(errors.InternalError())
+
     # -- call.Client --
 
     def send(self, data: bytes) -> None:
@@ -356,6 +345,8 @@ class ClientConnection(asyncio.Protocol):
             self._expect(LINGER)
         else:
             transport.close()
+            if self.choked:
+                self._expect(self._front.reception.snapshot.write_stall)
 
     def abort(self) -> None:
         self._exchange = None
@@ -363,7 +354,7 @@ class ClientConnection(asyncio.Protocol):
             self._transport.abort()
 
     def _next(self) -> None:
-        if self._state == _IDLE and self._stash:
+        if self._state == _IDLE and self._stash and not self.choked:
             data, self._stash = self._stash, b""
             if self._transport is not None:
                 self._transport.resume_reading()
@@ -391,7 +382,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if now < self.deadline:
             self._front.wheel.add(self, self.deadline)
-        elif self._state == _DISCARD:
+        elif self._state == _DISCARD or self.choked:
             self.abort()
         elif self._state == _IDLE:
             self.break_off()

@@ -19,13 +19,13 @@ from relay import replies
 from relay.bill import Bill
 from relay.call import Call
 from relay.chatbody import ChatBody, decode, edit
-from relay.endings import MESSAGES, Limits
-from relay.errors import InternalError, RelayError
+from relay.endings import BROKEN, MESSAGES, Limits
+from relay.errors import InternalError, RelayError, UpstreamTimeout
 from relay.passage import Passage
 from relay.records import AttemptRecord, Cause
 from relay.snapshot import Route, Snapshot
 from relay.sse import Event
-from relay.static import static_body, static_stream
+from relay.static import static_reply
 from relay.stream import Stream
 from relay.timers import NEVER
 from relay.upstream import failures
@@ -122,6 +122,9 @@ class Exchange:
             since = now
         call, route = self.call, self._route
         endpoint = member.endpoint
+        if now >= call.received + endpoint.total:
+            self._refuse(UpstreamTimeout())
+            return
         if self.chat.stream:
             patience = route.first_token or endpoint.first_token
             asked = call.head.first_token
@@ -150,15 +153,13 @@ class Exchange:
     def attempt_failed(self, attempt: Attempt, failure: Failure) -> None:
         now = monotonic()
         self._attempts.remove(attempt)
-        self._record(attempt)
+        self.call.record.tried(attempt.record())
         self._failover.failed(failure, now)
         if not self._attempts:
             self._open(now)
 
     def connection_was_stale(self, member: Member) -> None:
-        record = self.call.record
-        stale = AttemptRecord(member.endpoint.name, "stale_conn", 0.0)
-        record.attempts = [*record.attempts, stale]
+        self.call.record.tried(AttemptRecord(member.endpoint.name, "stale_conn", 0.0))
 
     def expired(self, now: float) -> None:
         """The rest before the second try of the last member is over."""
@@ -208,9 +209,9 @@ class Exchange:
         )
         self._stream = stream
         self._proxy.count_stream(call.record, 1)
+        self._measure_overhead(now)
         head = replies.stream_head(self._lines(attempt), http11=http11, keep_alive=keep_alive)
         stream.begin(head, events, connection, splitter, inflater, now)
-        self._measure_overhead(now)
 
     def answer_complete(self, attempt: Attempt, body: bytes, usage: Usage | None) -> None:
         call = self.call
@@ -235,9 +236,7 @@ class Exchange:
         assert connection is not None and attempt.head is not None, "a committed answer has both"
         length = attempt.head.length
         chunked = length is None and head.http11
-        keep_alive = (
-            head.keep_alive and (chunked or length is not None) and not self._proxy.draining
-        )
+        keep_alive = head.keep_alive and head.http11 and not self._proxy.draining
         passage = Passage(
             self,
             call.client,
@@ -249,38 +248,24 @@ class Exchange:
         self._stream = passage
         lines = self._lines(attempt)
         reply = replies.large_head(length, lines, http11=head.http11, keep_alive=keep_alive)
+        self._measure_overhead(now)
         passage.begin(reply, body, connection, now)
 
     def _serve_static(self, text: str) -> None:
-        call, chat = self.call, self.chat
+        call = self.call
         record, head = call.record, call.head
-        record.upstream = "static"
-        record.outcome = "degraded"
-        record.code = 200
+        record.upstream, record.outcome, record.code = "static", "degraded", 200
+        keep_alive = head.keep_alive and not self._proxy.draining
         lines = self._base_lines() + b"x-relay-fallback: static\r\n"
-        request_id, created = call.request_id.decode(), int(record.received)
-        if chat.stream:
-            events, record.events = static_stream(text, chat, request_id, created)
-            keep_alive = head.keep_alive and head.http11
-            reply = replies.stream_head(lines, http11=head.http11, keep_alive=keep_alive)
-            body = replies.whole_body(events, http11=head.http11)
-        else:
-            body = static_body(text, chat, request_id, created)
-            keep_alive = head.keep_alive
-            reply = replies.whole_head(
-                200, len(body), lines, http11=head.http11, keep_alive=keep_alive
-            )
-        call.client.send(reply + body)
+        reply, record.events = static_reply(text, self.chat, call, lines, keep_alive=keep_alive)
+        call.client.send(reply)
         self._finish("done")
-        call.client.end(keep_alive)
+        call.client.end(keep_alive and (head.http11 or not self.chat.stream))
 
     def _commit(self, attempt: Attempt) -> float:
         """From here on there is one answer. Returns when its first event came."""
         self._attempts.remove(attempt)
-        for other in self._attempts:
-            other.cancel()
-            self._record(other)
-        self._attempts = []
+        self._give_up()
         self._serving = attempt
         # A prompt of 100 KB held for the minutes of an answer, times the streams, would be the memory of the host.
         self.call.body = b""
@@ -331,12 +316,7 @@ class Exchange:
             return
         if self._stream is not None:
             self._stream.cancel()
-        sent = self._stream is not None
-        for attempt in self._attempts:
-            sent = sent or attempt.sent
-            attempt.cancel()
-            self._record(attempt)
-        self._attempts = []
+        sent = self._give_up() or self._stream is not None
         record = self.call.record
         record.outcome = "client_cancelled"
         if self._stream is None:
@@ -348,9 +328,24 @@ class Exchange:
         if self._stream is not None:
             self._stream.break_off("drain", *MESSAGES["drain"])
         elif not self.over:
-            for attempt in self._attempts:
-                attempt.cancel()
-            self._refuse(InternalError("The server is shutting down."))
+            self._refuse(InternalError("The server is shutting down."), spent=self._give_up())
+
+    def broke(self) -> None:
+        """A bug of ours, reported elsewhere: the client gets an error, and nothing stays in flight."""
+        if self._stream is not None:
+            self._stream.break_off("upstream_reset", *BROKEN)
+        elif not self.over:
+            self._refuse(InternalError(), spent=self._give_up())
+
+    def _give_up(self) -> bool:
+        """Cancels what has not committed. Whether an upstream may have begun to work."""
+        sent = False
+        for attempt in self._attempts:
+            sent = sent or attempt.sent
+            attempt.cancel()
+            self.call.record.tried(attempt.record())
+        self._attempts = []
+        return sent
 
     # -- settle and record --
 
@@ -360,11 +355,11 @@ class Exchange:
             record.outcome = "client_cancelled" if cause == "write_stall" else "stream_truncated"
         self._finish(cause)
 
-    def _refuse(self, error: RelayError) -> None:
+    def _refuse(self, error: RelayError, *, spent: bool = False) -> None:
         """The answer is an error. Its headers tell the quota as it is once the reservation is given back."""
         call = self.call
         head, record = call.head, call.record
-        self._settle(spent=False)
+        self._settle(spent=spent)
         lines = self._base_lines() + error.headers()
         body = error.body()
         keep_alive = head.keep_alive and not self._proxy.draining
@@ -379,10 +374,6 @@ class Exchange:
         self._finish(None)
         call.client.end(keep_alive)
 
-    def _record(self, attempt: Attempt) -> None:
-        record = self.call.record
-        record.attempts = [*record.attempts, attempt.record()]
-
     def _finish(self, cause: Cause | None, sent: bool = True) -> None:
         self.over = True
         self._proxy.tools.wheel.drop(self)
@@ -392,10 +383,12 @@ class Exchange:
         attempt = self._serving
         if attempt is not None:
             attempt.close(*failures.of_end(cause))
-            self._record(attempt)
+            record.tried(attempt.record())
             record.cause = cause
         stream = self._stream
-        if isinstance(stream, Stream):
+        if isinstance(stream, Passage):
+            record.usage = stream.usage
+        elif stream is not None:
             record.events = stream.events
             record.max_gap = stream.max_gap if stream.events > 1 else None
             record.usage = stream.usage

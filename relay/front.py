@@ -12,8 +12,9 @@ import contextlib
 from aiohttp import web
 
 from relay.call import RequestIds
-from relay.connection import ClientConnection, Patience
+from relay.connection import ClientConnection
 from relay.heads import HeadMemo
+from relay.port import Patience
 from relay.reception import Reception
 from relay.timers import Wheel
 
@@ -22,7 +23,7 @@ FLUSH = 5.0
 
 
 class Front(web.Server):
-    """Makes a `ClientConnection` for every connection it accepts. Implements `connection.Port`."""
+    """Makes a `ClientConnection` for every connection it accepts. Implements `port.Port`."""
 
     def __init__(
         self, reception: Reception, wheel: Wheel, ids: RequestIds, patience: Patience

@@ -13,6 +13,10 @@ from relay.endings import BROKEN, Ending, Limits
 from relay.records import Cause
 from relay.timers import NEVER, Wheel
 from relay.upstream.wire import Connection
+from relay.usage import Usage, usage_at_end
+
+TAIL = 2048
+"""Bytes of the end that are kept: upstreams write the usage last."""
 
 
 class Passage:
@@ -31,6 +35,7 @@ class Passage:
         "last",
         "over",
         "slot",
+        "usage",
     )
 
     def __init__(
@@ -55,6 +60,7 @@ class Passage:
         self.last = 0.0
         self.over = False
         self.slot = NEVER
+        self.usage: Usage | None = None
 
     def begin(self, head: bytes, body: bytes, connection: Connection, now: float) -> None:
         self._connection = connection
@@ -62,19 +68,22 @@ class Passage:
         connection.receiver = self
         self._client.send(head)
         self.payload(body)
-        self._wheel.add(self, min(self._limits.total_deadline, now + self._limits.idle))
+        if not self.over:
+            self._expect()
         if self._client.choked:
             self.pause()
 
     def pause(self) -> None:
-        if self._connection is not None:
+        if self._connection is not None and not self.over:
             self._connection.pause()
             self._stalled = monotonic()
+            self._expect()
 
     def resume(self) -> None:
         if self._connection is not None and self._stalled:
             self._stalled = 0.0
             self.last = monotonic()
+            self._expect()
             self._connection.resume()
 
     def cancel(self) -> None:
@@ -99,7 +108,7 @@ class Passage:
     def payload(self, data: bytes) -> None:
         if data and not self.over:
             self.last = monotonic()
-            self._tail = data[-8:]
+            self._tail = (self._tail + data[-TAIL:])[-TAIL:]
             self._client.send(frame(data) if self._chunked else data)
 
     def ended(self, by_close: bool) -> None:
@@ -111,6 +120,7 @@ class Passage:
             return
         self._connection = None
         self._release()
+        self.usage = usage_at_end(self._tail)
         if self._chunked:
             self._client.send(LAST_CHUNK)
         self._client.end(keep_alive=self._keep_alive)
@@ -132,8 +142,13 @@ class Passage:
         elif not self._stalled and now - self.last >= limits.idle:
             self.break_off("idle_timeout", *BROKEN)
         else:
-            since = self._stalled + limits.write_stall if self._stalled else self.last + limits.idle
-            self._wheel.add(self, min(limits.total_deadline, since))
+            self._expect()
+
+    def _expect(self) -> None:
+        limits = self._limits
+        since = self._stalled + limits.write_stall if self._stalled else self.last + limits.idle
+        self._wheel.drop(self)
+        self._wheel.add(self, min(limits.total_deadline, since))
 
     def _release(self) -> None:
         self.over = True

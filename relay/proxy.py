@@ -22,12 +22,30 @@ from relay.upstream.attempt import Tools
 class Proxy:
     """What every call of this process works with."""
 
-    __slots__ = ("_date", "active", "draining", "emit", "gate", "on_idle", "streams", "tools")
+    __slots__ = (
+        "_date",
+        "active",
+        "draining",
+        "emit",
+        "gate",
+        "on_idle",
+        "report",
+        "streams",
+        "tools",
+    )
 
-    def __init__(self, gate: Gate, tools: Tools, emit: Callable[[CallRecord], None]) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        tools: Tools,
+        emit: Callable[[CallRecord], None],
+        report: Callable[[BaseException], None],
+    ) -> None:
         self.gate = gate
         self.tools = tools
         self.emit = emit
+        self.report = report
+        """Is told of bugs of ours."""
         self._date = replies.Date()
         self.active: set[Exchange] = set()
         """Calls under way."""
@@ -60,5 +78,9 @@ class Proxy:
         """Starts a call whose principal is known and whose body is whole."""
         exchange = Exchange(self, call, snapshot)
         self.active.add(exchange)
-        exchange.begin()
+        try:
+            exchange.begin()
+        except Exception as error:
+            self.report(error)
+            exchange.broke()
         return exchange

@@ -42,6 +42,10 @@ class Reception:
     def draining(self) -> bool:
         return self._proxy.draining
 
+    def report(self, error: BaseException) -> None:
+        """A bug of ours showed itself."""
+        self._proxy.report(error)
+
     def screen(self, head: Head, peer: str | None) -> Principal | None:
         """Who asks. Raises the answer to a request that its head alone condemns."""
         if head.refusal is not None:

@@ -88,6 +88,9 @@ class CallRecord:
     cost: int = 0
     """Nano-dollars."""
 
+    def tried(self, attempt: AttemptRecord) -> None:
+        self.attempts = [*self.attempts, attempt]
+
 
 Observer = Callable[[list[CallRecord]], None]
 """Is told of ended calls in batches, in the order of their ends. Must not block and must not raise."""

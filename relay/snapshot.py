@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import inf
 
 from relay.admission.gate import Need
@@ -76,9 +76,16 @@ class RouteMemory:
 class Memory:
     """What outlives a configuration. One per process."""
 
-    __slots__ = ("directory", "gaps", "loop", "routes")
+    __slots__ = ("directory", "gaps", "loop", "report", "routes")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, directory: Directory) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        directory: Directory,
+        report: Callable[[BaseException], None],
+    ) -> None:
+        self.report = report
+        """Is told of bugs of ours."""
         self.loop = loop
         self.directory = directory
         self.gaps = GapTable()
@@ -270,14 +277,14 @@ def _endpoint(
         total=timeouts.total,
         ca_file=upstream.ca_file,
     )
-    _equip(endpoint, memory.loop)
+    _equip(endpoint, memory)
     return endpoint
 
 
-def _equip(endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> None:
+def _equip(endpoint: Endpoint, memory: Memory) -> None:
     """Gives an endpoint its connections and its prepared head."""
     if endpoint.connections is None:
-        endpoint.connections = Connections(loop, POOL_IDLE, POOL_AGE)
+        endpoint.connections = Connections(memory.loop, POOL_IDLE, POOL_AGE, memory.report)
     path = endpoint.base_path + CHAT_PATH
     endpoint.request_head = request_head(path, endpoint.authority, endpoint.credential)
     if endpoint.tls:

@@ -185,8 +185,8 @@ class Event(msgspec.Struct, gc=False):
     """The value of the top-level `error`, decoded."""
     finish: str | None = None
     """The first finish reason."""
-    index: int = 0
-    """Of the choice that has it."""
+    finished: tuple[int, ...] = ()
+    """The indexes of all choices that have one."""
     null_usage: bool = False
     """There is a top-level `"usage": null`."""
 
@@ -240,21 +240,21 @@ def _read(event: bytes, data: bytes, chunk: _Chunk) -> Event:
         return Event(event, Kind.ERROR, data, error=chunk.error)
     kind = Kind.EMPTY
     finish: str | None = None
-    index = 0
+    finished: tuple[int, ...] = ()
     for choice in chunk.choices or ():
         if choice.finish_reason is not None:
             if finish is None:
                 finish = str(choice.finish_reason)
-                index = choice.index
+            finished += (choice.index,)
             kind = Kind.FINAL
         elif kind is Kind.EMPTY and (choice.text or (choice.delta and _says(choice.delta))):
             kind = Kind.CONTENT
     usage = chunk.usage
     if usage is msgspec.UNSET:
-        return Event(event, kind, data, None, None, finish, index)
+        return Event(event, kind, data, None, None, finish, finished)
     if not chunk.choices and isinstance(usage, dict):
         kind = Kind.USAGE
-    return Event(event, kind, data, read_usage(usage), None, finish, index, usage is None)
+    return Event(event, kind, data, read_usage(usage), None, finish, finished, usage is None)
 
 
 def _says(delta: _Delta) -> bool:

@@ -39,10 +39,10 @@ class Stream:
         "_client",
         "_connection",
         "_counts",
+        "_finished",
         "_gaps",
         "_inflater",
         "_keep_alive",
-        "_last_segment",
         "_limits",
         "_owner",
         "_scrub",
@@ -56,7 +56,6 @@ class Stream:
         "choices",
         "done",
         "events",
-        "finished",
         "last",
         "max_gap",
         "over",
@@ -94,13 +93,12 @@ class Stream:
         self._inflater: Inflater | None = None
         self._slow = True
         """The next segment must be taken apart: something is held, or this client or answer needs another framing."""
-        self._last_segment = b""
         self._stalled = 0.0
         self._summed = False
         self._wrote = 0.0
         self.done = False
-        self.finished = 0
-        """Choices whose `finish_reason` came by in an event that was looked at."""
+        self._finished: set[int] = set()
+        """Choices whose `finish_reason` came."""
         self.events = 0
         self.last = 0.0
         self.max_gap = 0.0
@@ -152,7 +150,9 @@ class Stream:
         if self._connection is not None and self._stalled:
             self._stalled = 0.0
             # The silence was the client's: the upstream gets its whole time again.
-            self.last = monotonic()
+            self.last = now = monotonic()
+            self._wheel.drop(self)
+            self._wheel.add(self, self._next_deadline(now))
             self._connection.resume()
 
     def cancel(self) -> None:
@@ -185,6 +185,8 @@ class Stream:
             or b'"usage"' in data
             or b'"error"' in data
             or b"[DONE]" in data
+            or b'_reason":"' in data
+            or b'_reason": "' in data
         ):
             self.payload(unframed(data, first))
             return
@@ -196,7 +198,6 @@ class Stream:
         if gap > self.max_gap:
             self.max_gap = gap
         self.events += data.count(b"\n\n")
-        self._last_segment = data
         self._client.send(data)
 
     def payload(self, data: bytes) -> None:
@@ -325,8 +326,8 @@ class Stream:
         self._count()
         if kind is Kind.DONE:
             self.done = True
-        elif event.finish is not None:
-            self.finished += 1
+        elif event.finished:
+            self._finished.update(event.finished)
         raw = event.raw
         if self._withhold and event.null_usage:
             raw = strip_null_usage(raw)
@@ -357,9 +358,8 @@ class Stream:
         )
 
     def _complete(self) -> bool:
-        if self.done or self._summed or self.finished >= self.choices:
-            return True
-        return self.choices == 1 and _finishes(self._last_segment)
+        """All that was promised came: `[DONE]`, the closing usage, or the last word of every choice."""
+        return self.done or self._summed or len(self._finished) >= self.choices
 
     def _fail(self, cause: Cause) -> None:
         self.break_off(cause, *MESSAGES.get(cause, BROKEN))
@@ -383,12 +383,3 @@ class Stream:
         self._connection = None
         if connection is not None and not tail and connection.receiver is self:
             connection.close()
-        self._last_segment = b""
-
-
-def _finishes(segment: bytes) -> bool:
-    """Whether the last event of a segment that was spliced ended its only choice."""
-    if b'"finish_reason"' not in segment:
-        return False
-    events = EventSplitter().feed(unframed(segment, segment.find(b"\r\n") + 2))
-    return any(classify(event).finish is not None for event in events)

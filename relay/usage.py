@@ -95,6 +95,21 @@ def usage_of(value: bytes) -> Usage | None:
         return None
 
 
+def usage_at_end(tail: bytes) -> Usage | None:
+    """The same from the last bytes of a completion too large to keep; None if they do not hold all of it."""
+    at = tail.rfind(b'"usage"')
+    start = tail.find(b"{", at)
+    if at < 0 or start < 0 or tail[at + 7 : start].strip() != b":":
+        return None
+    depth = 0
+    for end in range(start, len(tail)):
+        # Counts only: a usage object holds numbers, and one with braces inside strings is no usage.
+        depth += {0x7B: 1, 0x7D: -1}.get(tail[end], 0)
+        if not depth:
+            return usage_of(tail[start : end + 1])
+    return None
+
+
 def read_usage(usage: object) -> Usage | None:
     """The same from the decoded usage object. Chat's names, DeepSeek's cache names, the Responses API's names."""
     if not isinstance(usage, dict):

@@ -58,9 +58,9 @@ def play(scene: Coroutine[Any, Any, T]) -> T:
 async def turn() -> None:
     """Lets the loop run what is ready: callbacks that were put off until its next turn."""
     for _ in range(3):
-        done = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_soon(done.set_result, None)
-        await done
+        done = asyncio.Event()
+        asyncio.get_running_loop().call_soon(done.set)
+        await done.wait()
 
 
 class Plane:
@@ -242,6 +242,8 @@ class Wire(asyncio.Transport):
         self.half_closed = False
         self.paused = False
         self.lost = False
+        self.stuck = False
+        """The peer reads nothing: a close waits for its flush for ever."""
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         if self.closed or self.half_closed:
@@ -258,11 +260,12 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         if not self.closed:
             self.closed = True
-            asyncio.get_running_loop().call_soon(self.lose, None)
+            if not self.stuck:
+                asyncio.get_running_loop().call_soon(self.lose, None)
 
     def abort(self) -> None:
-        self.aborted = True
-        self.close()
+        self.aborted = self.closed = True
+        asyncio.get_running_loop().call_soon(self.lose, None)
 
     def lose(self, error: Exception | None) -> None:
         self.closed = True

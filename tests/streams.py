@@ -46,7 +46,7 @@ class Said:
     usage: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Travel:
     """The answer on the wire: pieces, each with the bytes of the body that are known once it is here."""
 
@@ -57,6 +57,9 @@ class Travel:
     @property
     def wire(self) -> bytes:
         return b"".join(piece for piece, _ in self.pieces)
+
+    def __repr__(self) -> str:
+        return f"{self.transfer} {self.wire!r}"
 
     def known(self, size: int) -> int:
         """Bytes of the body within the first `size` bytes of the wire."""
@@ -250,13 +253,10 @@ def cut(data: bytes, at: Sequence[int]) -> list[bytes]:
     return [data[a:b] for a, b in pairwise(edges) if a < b]
 
 
-@st.composite
-def segments(draw: st.DrawFn, wire: bytes) -> list[bytes]:
-    """The wire as it could come in: all at once, in equal steps, or anywhere."""
-    step = draw(st.sampled_from((0, 0, 0, 1, 2, 3, 64, len(wire))))
-    if step:
-        return cut(wire, range(step, len(wire), step))
-    return cut(wire, draw(st.lists(st.integers(0, len(wire)), max_size=12)))
+def steps(size: int) -> st.SearchStrategy[list[int]]:
+    """Where data of this size could be cut on its way: nowhere, in equal steps, or anywhere."""
+    equal = st.sampled_from((1, 2, 3, 64)).map(lambda step: list(range(step, size, step)))
+    return st.one_of(st.just([]), st.lists(st.integers(0, size), max_size=12), equal)
 
 
 # --- what the client must get ---------------------------------------------------------------------

@@ -29,7 +29,7 @@ ROOMS: dict[int, tuple[str, ...]] = {
     # edges
     5: (
         *("cli", "__main__", "app", "banner", "keys"),
-        *("front", "connection", "heads", "reception"),
+        *("front", "port", "connection", "heads", "reception"),
         *("admin", "health", "page", "observe"),
     ),
 }

@@ -220,9 +220,9 @@ class Attempt:
         self.head = head
         status = head.status
         if status != 200:
-            if 300 <= status < 400:
+            if 300 <= status < 400 and status != 304:
                 self._fail(failures.redirect())
-            elif status < 300:
+            elif status < 400:
                 self._fail(failures.bad_status())
             return
         if head.encoding:

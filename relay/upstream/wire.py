@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol, cast
 
 from relay.chunked import BadFraming, Chunked, size_of, whole_events
@@ -117,6 +118,13 @@ class Connection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
+        try:
+            self._take(data)
+        except Exception as error:
+            self.pool.report(error)
+            self._fail("reset")
+
+    def _take(self, data: bytes) -> None:
         receiver = self.receiver
         if self._state == _CHUNKED and receiver is not None:
             chunked = self._chunked
@@ -221,7 +229,7 @@ class Connection(asyncio.Protocol):
             else:
                 self._complete(data)
         elif data and self._state != _CLOSED:
-            self.data_received(data)
+            self._take(data)
 
     def _feed_length(self, data: bytes) -> None:
         receiver = self.receiver
@@ -284,9 +292,17 @@ class Connection(asyncio.Protocol):
 class Connections:
     """The connections of one endpoint: those that are idle, freshest last. Lives as long as its endpoint."""
 
-    __slots__ = ("_clock", "_idle", "max_age", "max_idle", "open")
+    __slots__ = ("_clock", "_idle", "max_age", "max_idle", "open", "report")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, max_idle: float, max_age: float) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        max_idle: float,
+        max_age: float,
+        report: Callable[[BaseException], None],
+    ) -> None:
+        self.report = report
+        """Is told of bugs of ours that a receiver ran into; its call fails, the others go on."""
         self._clock = loop.time
         self._idle: deque[Connection] = deque()
         self.max_idle = max_idle
