@@ -9,7 +9,7 @@ event it waited for, and the methods stand below in the order in which they happ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,6 @@ class Exchange:
         "_bill",
         "_failover",
         "_fallbacks",
-        "_opened",
         "_proxy",
         "_route",
         "_serving",
@@ -75,7 +74,6 @@ class Exchange:
         """Under way and not committed."""
         self._serving: Attempt | None = None
         self._stream: Stream | Passage | None = None
-        self._opened = 0.0
         self.over = False
         self.slot = NEVER
 
@@ -98,12 +96,9 @@ class Exchange:
         if route.static is not None:
             self._serve_static(route.static)
             return
-        self._failover = Failover(route.pool, route.attempts, self._prefix(route), call.received)
-        self._opened = monotonic()
+        self._failover = self._through(route, call.received)
+        record.overhead = monotonic() - call.received
         self._open(call.received)
-
-    def _prefix(self, route: Route) -> Callable[[], bytes] | None:
-        return self.chat.prefix if route.by_prefix else None
 
     # -- open an answer: failover ends here --
 
@@ -182,8 +177,12 @@ class Exchange:
         if following.static is not None:
             self._serve_static(following.static)
             return False
-        self._failover = Failover(following.pool, following.attempts, self._prefix(following), now)
+        self._failover = self._through(following, now)
         return True
+
+    def _through(self, route: Route, now: float) -> Failover:
+        prefix = self.chat.prefix if route.by_prefix else None
+        return Failover(route.pool, route.attempts, prefix, now)
 
     # -- commit --
 
@@ -209,7 +208,6 @@ class Exchange:
         )
         self._stream = stream
         self._proxy.count_stream(call.record, 1)
-        self._measure_overhead(now)
         head = replies.stream_head(self._lines(attempt), http11=http11, keep_alive=keep_alive)
         stream.begin(head, events, connection, splitter, inflater, now)
 
@@ -224,7 +222,6 @@ class Exchange:
         lines = self._lines(attempt)
         reply = replies.whole_head(200, len(body), lines, http11=head.http11, keep_alive=keep_alive)
         call.client.send(reply + body)
-        self._measure_overhead(now)
         self._finish("done")
         call.client.end(keep_alive)
 
@@ -248,7 +245,6 @@ class Exchange:
         self._stream = passage
         lines = self._lines(attempt)
         reply = replies.large_head(length, lines, http11=head.http11, keep_alive=keep_alive)
-        self._measure_overhead(now)
         passage.begin(reply, body, connection, now)
 
     def _serve_static(self, text: str) -> None:
@@ -270,8 +266,10 @@ class Exchange:
         # A prompt of 100 KB held for the minutes of an answer, times the streams, would be the memory of the host.
         self.call.body = b""
         self.chat.messages = NOTHING
-        self.call.record.code = 200
-        self.call.record.upstream = attempt.member.endpoint.name
+        record = self.call.record
+        record.code = 200
+        record.upstream = attempt.member.endpoint.name
+        record.overhead = (record.overhead or 0.0) + monotonic() - attempt.first_event
         return attempt.first_event
 
     def _base_lines(self) -> bytes:
@@ -295,10 +293,6 @@ class Exchange:
             self._snapshot.write_stall,
             self._route.heartbeat,
         )
-
-    def _measure_overhead(self, first_event: float) -> None:
-        call = self.call
-        call.record.overhead = (self._opened - call.received) + (monotonic() - first_event)
 
     # -- the client --
 
@@ -325,17 +319,17 @@ class Exchange:
 
     def drained(self) -> None:
         """The drain limit is over: an honest end for a stream, and an error for what has not committed."""
-        if self._stream is not None:
-            self._stream.break_off("drain", *MESSAGES["drain"])
-        elif not self.over:
-            self._refuse(InternalError("The server is shutting down."), spent=self._give_up())
+        self._stop("drain", MESSAGES["drain"], InternalError("The server is shutting down."))
 
     def broke(self) -> None:
         """A bug of ours, reported elsewhere: the client gets an error, and nothing stays in flight."""
+        self._stop("upstream_reset", BROKEN, InternalError())
+
+    def _stop(self, cause: Cause, words: tuple[str, str], error: RelayError) -> None:
         if self._stream is not None:
-            self._stream.break_off("upstream_reset", *BROKEN)
+            self._stream.break_off(cause, *words)
         elif not self.over:
-            self._refuse(InternalError(), spent=self._give_up())
+            self._refuse(error, spent=self._give_up())
 
     def _give_up(self) -> bool:
         """Cancels what has not committed. Whether an upstream may have begun to work."""

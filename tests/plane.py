@@ -12,7 +12,7 @@ import asyncio
 import copy
 import json
 import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -20,10 +20,11 @@ from typing import Any, Self, TypeVar, cast
 import uvloop
 
 from relay.admission.gate import Gate
+from relay.call import RequestIds
 from relay.config.file import loads
-from relay.connection import ClientConnection, Patience, RequestIds
 from relay.front import Front
 from relay.health import Health
+from relay.port import Patience
 from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import CallRecord
@@ -79,7 +80,10 @@ class Plane:
         self._gate_of = gate
         self.records: list[CallRecord] = []
         """As they were when they were emitted."""
+        self.bugs: list[BaseException] = []
+        """What a boundary of the product caught."""
         self._news = asyncio.Event()
+        self._ticked = asyncio.Event()
         self._ends: list[Tap] = []
         self._server: asyncio.Server | None = None
 
@@ -87,11 +91,12 @@ class Plane:
         loop = asyncio.get_running_loop()
         self.config = loads(json.dumps(self._fields).encode(), {})
         self.wheel = Wheel(loop)
+        self.wheel.on_lag = lambda _: self._ticked.set()
         self.dialer = Dialer(loop)
-        self.memory = Memory(loop, Directory())
+        self.memory = Memory(loop, Directory(), self.bugs.append)
         self.snapshot = Snapshot(self.config, self.memory)
         self.gate = self._gate_of(self.snapshot.principals, self.config.groups)
-        self.proxy = Proxy(self.gate, Tools(self.dialer, self.wheel), self._emit)
+        self.proxy = Proxy(self.gate, Tools(self.dialer, self.wheel), self._emit, self.bugs.append)
         self.health = Health()
         self.health.phase = "ready"
         self.reception = Reception(self.proxy, self.snapshot, self.health.livez, self.health.readyz)
@@ -135,6 +140,12 @@ class Plane:
                 await self._news.wait()
         return self.records[number]
 
+    async def tick(self) -> None:
+        """Returns after the wheel has turned once more."""
+        self._ticked.clear()
+        async with within():
+            await self._ticked.wait()
+
     async def idle(self) -> None:
         """Returns when no call is under way."""
         if self.proxy.active:
@@ -153,7 +164,7 @@ class Plane:
     def waiting(self) -> list[object]:
         """What has a deadline, but for connections of clients and ends of framing."""
         items = {item for slot in self.wheel._slots.values() for item in slot if item.slot >= 0}
-        return [item for item in items if not isinstance(item, ClientConnection | Tail)]
+        return [item for item in items if not isinstance(item, asyncio.Protocol | Tail)]
 
     def settled(self) -> None:
         """Nothing is under way, and everything was given back, once."""
@@ -244,12 +255,15 @@ class Wire(asyncio.Transport):
         self.lost = False
         self.stuck = False
         """The peer reads nothing: a close waits for its flush for ever."""
+        self.news = asyncio.Event()
+        """Something was written, or it was lost."""
 
     def write(self, data: bytes | bytearray | memoryview[Any]) -> None:
         if self.closed or self.half_closed:
             self.too_late += data
         else:
             self.sent += data
+        self.news.set()
 
     def write_eof(self) -> None:
         self.half_closed = True
@@ -272,6 +286,7 @@ class Wire(asyncio.Transport):
         if not self.lost:
             self.lost = True
             self._protocol.connection_lost(error)
+            self.news.set()
 
     def is_closing(self) -> bool:
         return self.closed
@@ -314,6 +329,30 @@ class _End:
     def leave(self, error: Exception | None = None) -> None:
         """The peer closes, or resets."""
         self.wire.lose(error)
+
+    def choke(self) -> None:
+        """The peer reads no more, and what waits for it has passed the high-water mark."""
+        self.wire.stuck = True
+        self.protocol.pause_writing()
+
+    def drain(self) -> None:
+        """It has read everything."""
+        self.wire.stuck = False
+        self.protocol.resume_writing()
+
+    async def hears(self, words: bytes, times: int = 1) -> None:
+        """Returns when the peer was sent these bytes."""
+        await self._until(lambda: self.wire.sent.count(words) >= times)
+
+    async def lost(self) -> None:
+        """Returns when the connection is gone."""
+        await self._until(lambda: self.wire.lost)
+
+    async def _until(self, met: Callable[[], bool]) -> None:
+        async with within():
+            while not met():
+                self.wire.news.clear()
+                await self.wire.news.wait()
 
 
 class Caller(_End):

@@ -14,9 +14,10 @@ import yaml  # noqa: TID251  the reference is looked at as a document
 from pydantic.fields import FieldInfo
 
 from relay.config.file import ConfigErrors, loads
-from relay.config.model import Config, Listen
+from relay.config.model import Config
 from relay.config.schema import render, schema
 from relay.config.types import Section
+from relay.config.values import Listen
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = (ROOT / "config.yaml").read_text("utf-8")

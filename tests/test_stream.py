@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+from time import monotonic
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from relay.usage import Usage
-from tests.plane import Caller, Plane, Provider, Reply, asked, play
+from tests.plane import NOWHERE, Caller, Plane, Provider, Reply, asked, play
+from tests.rig import scripts as say
+from tests.rig.relay_process import Upstreams
 from tests.streams import bodies, cut, expected, so_far, steps, travels
 
 ONE_TRY = {"m": {"pool": [{"upstream": "a"}], "retry": {"attempts": 1}}}
@@ -123,5 +128,432 @@ def test_any_stream_however_it_travels_reaches_the_client_whole_event_by_whole_e
                 caller.leave()
 
             check()
+
+    play(scene())
+
+
+# --- the same stream, cut everywhere --------------------------------------------------------------
+
+WHOLE = say.SSE_HEAD + b"".join(map(say.frame, say.EVENTS)) + say.LAST_CHUNK
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
+def test_a_stream_cut_at_any_byte_is_the_same_stream(end: bytes) -> None:
+    events = [event.replace(b"\n", end) for event in say.EVENTS]
+    events[2:2] = [b": comment" + end + end, say.usage_event().replace(b"\n", end)]
+    wire = say.SSE_HEAD + b"".join(map(say.frame, events)) + say.LAST_CHUNK
+    shown = b"".join(say.EVENTS).replace(b"\n", end).replace(events[1], events[1] + events[2])
+
+    async def scene() -> None:
+        async with Plane() as plane:
+            for at in range(len(wire)):
+                caller, provider = plane.caller(), plane.provider()
+                caller.ask()
+                provider.say(*cut(wire, [at]))
+                caller.leave()
+                provider.leave()
+
+                assert caller.answers.only.body == shown, at
+                assert caller.answers.only.whole, at
+                assert plane.records[at].cause == "done"
+                assert plane.records[at].usage == Usage(9, 12)
+
+    play(scene())
+
+
+def test_a_whole_chunk_of_whole_events_travels_as_it_is() -> None:
+    chunk = say.frame(say.WORDS[1] + say.WORDS[2]).replace(b"\r\n", b"\r\n", 1)
+
+    async def scene() -> None:
+        async with Plane() as plane:
+            caller, provider = plane.caller(), plane.provider()
+            caller.ask()
+            provider.say(say.SSE_HEAD + say.frame(say.WORDS[0]))
+
+            before = len(caller.got)
+            provider.say(chunk)
+
+            assert caller.got[before:] == chunk
+            caller.leave()
+
+    play(scene())
+
+
+@pytest.mark.parametrize("word", ["[DONE]", '"error"', '"usage"'])
+def test_a_word_that_matters_is_seen_though_two_chunks_share_it(word: str) -> None:
+    """Both chunks come in one segment, which begins and ends at the edge of an event."""
+    event = {
+        "[DONE]": say.DONE,
+        '"error"': say.event({"error": {"message": "boom", "code": "x"}}),
+        '"usage"': say.usage_event(),
+    }[word]
+    middle = event.index(word.encode()) + 3
+
+    async def scene() -> None:
+        async with Plane() as plane:
+            caller, provider = plane.caller(), plane.provider()
+            caller.ask()
+            provider.say(say.SSE_HEAD + say.frame(say.WORDS[0]))
+            provider.say(say.frame(event[:middle]) + say.frame(event[middle:]))
+            provider.say(say.frame(say.FINISH) + say.LAST_CHUNK)
+
+            record = await plane.record()
+            causes = {"[DONE]": "done", '"error"': "error_event", '"usage"': "done_missing"}
+            assert record.cause == causes[word]
+            assert b'"total_tokens"' not in caller.got
+            caller.leave()
+
+    play(scene())
+
+
+def test_an_error_that_comes_with_the_first_words_follows_them() -> None:
+    broken = say.event({"error": {"message": "out of memory", "code": "oom"}})
+
+    async def scene() -> None:
+        async with Plane() as plane:
+            caller, provider = plane.caller(), plane.provider()
+            caller.ask()
+
+            provider.say(say.SSE_HEAD + say.frame(say.ROLE + say.WORDS[0] + broken + say.DONE))
+
+            reply = caller.answers.only
+            assert reply.status == 200
+            assert split(reply.body)[:2] == [say.ROLE, say.WORDS[0]]
+            assert data(split(reply.body)[2]) == {
+                "error": {
+                    "message": "out of memory",
+                    "type": "server_error",
+                    "param": None,
+                    "code": "oom",
+                }
+            }
+            assert len(split(reply.body)) == 3
+            assert not reply.whole
+            assert not caller.wire.too_late
+            assert plane.records[0].cause == "error_event"
+            caller.leave()
+
+    play(scene())
+
+
+# --- the end --------------------------------------------------------------------------------------
+
+
+def finish(*indexes: int) -> bytes:
+    choices = [{"index": i, "delta": {}, "finish_reason": "stop"} for i in indexes]
+    return say.event({"id": "c", "choices": choices})
+
+
+@pytest.mark.parametrize(
+    ("n", "events", "cause"),
+    [
+        (1, [say.WORDS[0]], "upstream_truncated"),
+        (1, [say.WORDS[0], finish(0)], "done_missing"),
+        (1, [say.WORDS[0], finish(0), say.WORDS[1]], "done_missing"),
+        (1, [say.WORDS[0], say.usage_event()], "done_missing"),
+        (2, [say.WORDS[0], finish(0)], "upstream_truncated"),
+        (2, [say.WORDS[0], finish(0), finish(0)], "upstream_truncated"),
+        (2, [say.WORDS[0], finish(0), finish(1)], "done_missing"),
+        (2, [say.WORDS[0], finish(0, 1)], "done_missing"),
+    ],
+)
+def test_without_done_a_stream_is_whole_when_every_choice_has_finished(
+    n: int, events: list[bytes], cause: str
+) -> None:
+    async def scene() -> None:
+        async with Plane() as plane:
+            for together in (False, True):
+                caller, provider = plane.caller(), plane.provider()
+                caller.ask(n=n)
+                chunks = [say.SSE_HEAD, *map(say.frame, events), say.LAST_CHUNK]
+                provider.say(*([b"".join(chunks)] if together else chunks))
+
+                assert plane.records[-1].cause == cause
+                assert caller.answers.only.whole is (cause == "done_missing")
+                caller.leave()
+                provider.leave()
+
+    play(scene())
+
+
+def test_the_client_does_not_wait_for_the_end_of_the_framing_after_done() -> None:
+    async def scene() -> None:
+        async with Plane() as plane:
+            caller, provider = plane.caller(), plane.provider()
+            caller.ask()
+            provider.say(WHOLE.removesuffix(say.LAST_CHUNK))
+            assert caller.answers.only.whole
+
+            provider.say(say.LAST_CHUNK)
+            caller.ask()
+
+            assert provider.got.count(b"POST ") == 2, "the connection serves again"
+            provider.say(WHOLE)
+            caller.leave()
+
+    play(scene())
+
+
+@pytest.mark.parametrize("more", [say.frame(say.WORDS[0]), b"junk\r\n", say.LAST_CHUNK + b"x"])
+def test_a_connection_that_says_more_after_done_is_not_used_again(more: bytes) -> None:
+    async def scene() -> None:
+        async with Plane() as plane:
+            caller, provider = plane.caller(), plane.provider()
+            caller.ask()
+            provider.say(WHOLE.removesuffix(say.LAST_CHUNK), more)
+
+            assert caller.answers.only.whole
+            assert provider.wire.closed
+            caller.leave()
+
+    play(scene())
+
+
+def test_a_client_that_asked_for_a_close_gets_it_after_its_stream() -> None:
+    async def scene() -> None:
+        async with Plane() as plane:
+            caller, provider = plane.caller(), plane.provider()
+            caller.say(asked(headers={"Connection": "close"}))
+            provider.say(WHOLE)
+
+            assert caller.answers.only.whole
+            assert caller.answers.only.headers["connection"] == "close"
+            assert caller.wire.closed
+
+    play(scene())
+
+
+def test_an_event_of_mebibytes_passes_and_one_beyond_the_cap_ends_the_stream() -> None:
+    large = say.delta({"content": "z" * (5 << 20)})
+    endless = [b"data: " + b"z" * 262_138] + [b"z" * 262_144] * 64
+
+    async def scene() -> None:
+        async with Plane() as plane:
+            caller, provider = plane.caller(), plane.provider()
+            caller.ask()
+            provider.say(say.SSE_HEAD + say.frame(say.WORDS[0]))
+            provider.say(*cut(say.frame(large), range(65536, len(large), 65536)))
+            assert caller.got.endswith(large + b"\r\n")
+
+            provider.say(*map(say.frame, endless))
+
+            record = await plane.record()
+            assert record.cause == "line_too_long"
+            reply = caller.answers.only
+            assert not reply.whole
+            assert len(split(reply.body)) == 3
+            assert provider.wire.closed
+
+    play(scene())
+
+
+def test_a_compressed_stream_that_stops_early_is_an_error_end() -> None:
+    events = say.EVENTS[:-2]
+    head = say.SSE_HEAD.replace(b"\r\n\r\n", b"\r\nContent-Encoding: gzip\r\n\r\n")
+    cut_short = gzip.compress(b"".join(events))[:-9]
+
+    async def scene() -> None:
+        async with Plane() as plane:
+            caller, provider = plane.caller(), plane.provider()
+            caller.ask()
+            provider.say(head + say.frame(cut_short) + say.LAST_CHUNK)
+
+            reply = caller.answers.only
+            assert not reply.whole
+            assert b"upstream_stream_error" in split(reply.body)[-1]
+            assert plane.records[0].cause == "encoded"
+
+    play(scene())
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+def patient(**timeouts: str) -> Upstreams:
+    return {"a": NOWHERE | {"timeouts": timeouts}}
+
+
+def begun(plane: Plane) -> tuple[Caller, Provider]:
+    """A stream of which the client has the first event."""
+    caller, provider = plane.caller(), plane.provider()
+    caller.ask()
+    provider.say(say.SSE_HEAD + say.frame(say.WORDS[0]))
+    assert caller.got.endswith(say.WORDS[0] + b"\r\n")
+    return caller, provider
+
+
+def test_comments_are_passed_on_but_do_not_keep_a_silent_stream_alive() -> None:
+    async def scene() -> None:
+        async with Plane(patient(idle="150ms")) as plane:
+            caller, provider = begun(plane)
+            start = monotonic()
+
+            while not plane.records:
+                provider.say(say.frame(b": still there\n\n"))
+                await plane.tick()
+
+            assert plane.records[0].cause == "idle_timeout"
+            assert 0.15 <= monotonic() - start < 1.0
+            found = split(caller.answers.only.body)
+            assert found[1] == b": still there\n\n"
+            assert data(found[-1])["error"]["code"] == "timeout"  # type: ignore[index]
+
+    play(scene())
+
+
+def test_a_stream_that_goes_on_too_long_is_ended_though_it_talks() -> None:
+    async def scene() -> None:
+        async with Plane(patient(total="100ms")) as plane:
+            caller, provider = begun(plane)
+            while not plane.records:
+                provider.say(say.frame(say.WORDS[1]))
+                await plane.tick()
+
+            assert plane.records[0].cause == "total_timeout"
+            assert plane.records[0].attempts[0].result == "cancelled"
+            assert data(split(caller.answers.only.body)[-1])["error"]["code"] == "timeout"  # type: ignore[index]
+            assert provider.wire.closed
+
+    play(scene())
+
+
+def heart(interval: str) -> dict[str, dict[str, object]]:
+    return {"m": {"pool": [{"upstream": "a"}], "heartbeat": {"interval": interval}}}
+
+
+def test_a_silent_stream_is_kept_alive_between_events_and_only_there() -> None:
+    half = say.frame(say.WORDS[1])[:-20]
+
+    async def scene() -> None:
+        async with Plane(models=heart("50ms")) as plane:
+            caller, provider = begun(plane)
+            await caller.hears(b": keep-alive\n\n", times=2)
+            provider.say(half)
+            await caller.hears(b": keep-alive\n\n", times=3)
+            provider.say(say.frame(say.WORDS[1])[len(half) :])
+            provider.say(say.frame(say.FINISH) + say.frame(say.DONE) + say.LAST_CHUNK)
+
+            reply = caller.answers.only
+            assert reply.whole
+            assert [e for e in split(reply.body) if not e.startswith(b":")] == [
+                *say.WORDS[:2],
+                say.FINISH,
+                say.DONE,
+            ]
+            assert plane.records[0].events == 4
+            caller.leave()
+
+    play(scene())
+
+
+def test_a_client_that_reads_again_gives_the_upstream_its_whole_time_and_no_more() -> None:
+    """The pause may move a deadline, but not away."""
+
+    async def scene() -> None:
+        stall = {"timeouts": {"write_stall": "30s"}}
+        async with Plane(patient(idle="100ms"), heart("60ms"), server=stall) as plane:
+            caller, _ = begun(plane)
+            start = monotonic()
+            caller.choke()
+            caller.drain()
+
+            await caller.hears(b": keep-alive\n\n")
+            record = await plane.record()
+
+            assert record.cause == "idle_timeout"
+            assert monotonic() - start < 2.0
+
+    play(scene())
+
+
+def test_a_client_that_does_not_read_pauses_the_upstream_and_is_cut_after_write_stall() -> None:
+    async def scene() -> None:
+        stall = {"timeouts": {"write_stall": "100ms"}}
+        async with Plane(patient(idle="40ms"), server=stall) as plane:
+            caller, provider = begun(plane)
+            start = monotonic()
+            caller.choke()
+            assert provider.wire.paused
+
+            record = await plane.record()
+
+            assert record.cause == "write_stall"
+            assert record.outcome == "client_cancelled"
+            assert 0.1 <= monotonic() - start < 1.0, (
+                "idle does not run while the client reads nothing"
+            )
+            assert caller.wire.aborted
+            assert provider.wire.closed
+            assert [attempt.result for attempt in record.attempts] == ["cancelled"]
+            await caller.lost()
+
+    play(scene())
+
+
+def test_a_client_that_reads_again_in_time_gets_everything() -> None:
+    async def scene() -> None:
+        async with Plane() as plane:
+            caller, provider = begun(plane)
+            caller.choke()
+            caller.drain()
+            assert not provider.wire.paused
+            provider.say(WHOLE[WHOLE.index(say.frame(say.WORDS[1])) :])
+
+            assert caller.answers.only.whole
+            assert not provider.wire.closed
+            caller.leave()
+
+    play(scene())
+
+
+def test_a_paused_upstream_reads_again_before_it_serves_the_next_call() -> None:
+    async def scene() -> None:
+        async with Plane() as plane:
+            caller, provider = begun(plane)
+            caller.choke()
+            # These bytes were on their way when reading stopped.
+            provider.say(WHOLE[WHOLE.index(say.frame(say.WORDS[1])) :])
+            caller.drain()
+            caller.ask()
+
+            assert not provider.wire.paused
+            assert provider.got.count(b"POST ") == 2 or provider.wire.closed
+            caller.leave()
+
+    play(scene())
+
+
+# --- what is remembered ---------------------------------------------------------------------------
+
+
+def test_the_record_of_a_stream_in_one_segment_lacks_nothing_when_it_is_emitted() -> None:
+    async def scene() -> None:
+        async with Plane() as plane:
+            caller, provider = plane.caller(), plane.provider()
+            caller.ask()
+            provider.say(WHOLE)
+
+            record = plane.records[0]
+            assert record.overhead is not None
+            assert record.ttft is not None
+            assert 0 <= record.overhead <= record.duration
+            assert 0 < record.ttft <= record.duration
+            assert record.max_gap is not None
+            assert record.events == len(say.EVENTS)
+            caller.leave()
+
+    play(scene())
+
+
+def test_the_gaps_of_a_stream_are_counted_by_model_and_upstream() -> None:
+    async def scene() -> None:
+        async with Plane() as plane:
+            counts = plane.snapshot.gaps("m", "a")
+            caller, provider = plane.caller(), plane.provider()
+            caller.ask()
+            provider.say(say.SSE_HEAD, *map(say.frame, say.EVENTS), say.LAST_CHUNK)
+
+            assert sum(counts.counts) == len(say.EVENTS) - 1
+            caller.leave()
 
     play(scene())

@@ -42,8 +42,7 @@ from relay.config.types import (
     Usd,
     Workers,
 )
-from relay.config.values import Listen as Listen
-from relay.config.values import read_network
+from relay.config.values import Listen, read_network
 
 # --- server, admin --------------------------------------------------------------------------------
 
