@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import signal
 import sys
-import sysconfig
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from secrets import token_hex, token_urlsafe
@@ -21,7 +19,7 @@ from time import time
 import uvloop
 from aiohttp import http_parser, web
 
-from relay import admin, banner
+from relay import admin, banner, process
 from relay.admission.gate import Gate
 from relay.call import RequestIds
 from relay.config import file
@@ -39,7 +37,7 @@ from relay.reception import Reception
 from relay.records import Batch
 from relay.snapshot import Demo, Memory, Snapshot
 from relay.timers import TICK, Wheel
-from relay.upstream.attempt import Tools
+from relay.upstream.attempt import Tools, connections_of
 from relay.upstream.demo import DemoServer
 from relay.upstream.dial import Dialer
 from relay.upstream.endpoint import Directory, Endpoint
@@ -50,13 +48,6 @@ BACKLOG = 4096
 """Connections the kernel may hold for us: a rush at midnight comes within one second."""
 LOG_WAIT = 5.0
 """Seconds the access log gets at the end."""
-GC_THRESHOLD = 2000
-"""Objects before a young collection. A call makes no cycles, so collections are rare and short; the default's 700
-shows in the slowest percent of events."""
-
-
-SWITCH = 0.0005
-"""Seconds another thread (a page of metrics) may hold the interpreter: the default's 5 ms would be seen in a stream."""
 
 
 class Relay:
@@ -76,15 +67,17 @@ class Relay:
         self._reload_again = False
         self._wheel = Wheel(loop)
         self._dialer = Dialer(loop)
-        self._memory = Memory(loop, Directory(listener=_log_state), _log_bug)
+        self._memory = Memory(loop, Directory(listener=_log_state), process.log_bug)
         self._demo_server = DemoServer()
         self._demo: Demo | None = None
         self._snapshot = Snapshot(config, self._memory)
         self._gate = Gate(self._snapshot.principals, config.groups)
         self._metrics = Metrics()
         self._batch = Batch(loop, [self._metrics.observe, access_log.observe])
-        self._proxy = Proxy(self._gate, Tools(self._dialer, self._wheel), self._batch.add, _log_bug)
-        loop.set_exception_handler(_log_loop)
+        self._proxy = Proxy(
+            self._gate, Tools(self._dialer, self._wheel), self._batch.add, process.log_bug
+        )
+        loop.set_exception_handler(process.log_loop)
         self._health = Health(self._degraded)
         self._reception = Reception(
             self._proxy, self._snapshot, self._health.livez, self._health.readyz
@@ -133,11 +126,7 @@ class Relay:
         self._admin_runner = await self._start_admin()
         self._health.phase = "ready"
         self._announce()
-        # What lives now lives long: young collections need not look at it.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(GC_THRESHOLD, 20, 100)
-        sys.setswitchinterval(SWITCH)
+        process.settle_memory()
 
     def _announce(self) -> None:
         key = None if self._demo is None else self._demo.key
@@ -171,10 +160,11 @@ class Relay:
         """Not ready → delay → no new connections → calls finish, up to the limit → an honest end for the rest."""
         drain = self._config.server.drain
         self._health.phase = "draining"
-        log.info("draining", active=len(self._proxy.active))
+        log.info("stopping", delay_seconds=drain.delay)
         await self._pause(drain.delay)
         for site in list(self._front_runner.sites):
             await site.stop()
+        log.info("draining", active=len(self._proxy.active))
         self._proxy.draining = True
         self._proxy.on_idle = self._idle
         self._idle()
@@ -239,6 +229,11 @@ class Relay:
             config.observability.slow_first_token,
         )
         self._metrics.reloaded(successful=True, wall=time())
+        for endpoint in self._memory.directory.keep(
+            [endpoint for group in snapshot.endpoints.values() for endpoint in group]
+        ):
+            # Its running calls go on; what idles is closed.
+            connections_of(endpoint).close()
 
     def _reload_asked(self) -> None:
         if self._reload is None:
@@ -308,19 +303,6 @@ def _log_state(endpoint: Endpoint, state: str, reason: str) -> None:
     log.warning("upstream_state", upstream=endpoint.label, state=state, reason=reason)
 
 
-def _log_bug(error: BaseException) -> None:
-    log.crash("bug", error)
-
-
-def _log_loop(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """What no boundary caught. The context may quote what was received: only the exception's places are logged."""
-    error = context.get("exception")
-    if isinstance(error, BaseException):
-        log.crash("loop", error)
-    else:
-        log.error("loop", message=str(context.get("message", ""))[:200])
-
-
 def _difference(old: Config, new: Config) -> dict[str, list[str]]:
     """What a reload changed, by name."""
     found: dict[str, list[str]] = {}
@@ -340,17 +322,6 @@ def _changes(before: Mapping[str, object], after: Mapping[str, object]) -> list[
         *(f"+{name}" for name in after if name not in before),
         *(f"~{name}" for name in after if name in before and before[name] != after[name]),
     ]
-
-
-def warn_of_the_interpreter() -> None:
-    """The same code costs a quarter more on a Python that was compiled plainly."""
-    arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""
-    # Debian optimises outside configure; its way to name the database libraries tells its build.
-    if not any(sign in arguments for sign in ("--enable-optimizations", "--with-dbmliborder")):
-        log.info(
-            "plain_python",
-            hint="this Python was built without PGO; one with it serves about a quarter more",
-        )
 
 
 def serve(path: Path, human: bool | None = None) -> int:
@@ -384,7 +355,8 @@ def serve(path: Path, human: bool | None = None) -> int:
 async def _run(
     config: Config, access_log: AccessLog, log_dropped: Callable[[], int], human: bool | None
 ) -> None:
-    warn_of_the_interpreter()
+    process.warn_of_the_interpreter()
+    process.raise_file_limit()
     for notice in config.notices:
         log.warning("notice", notice=notice)
     relay = Relay(config, access_log, log_dropped, human=os.isatty(2) if human is None else human)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from pathlib import Path
 
 from relay import __version__
 from relay.observe.logs import Shown
@@ -52,6 +54,8 @@ def ready_fields(snapshot: Snapshot, listen: str, admin: str, demo_key: str | No
 def welcome(fields: Fields) -> str:
     """The same as text."""
     listen, admin = str(fields["listen"]), str(fields["admin"])
+    # As it was called, so that it can be pasted: after `make run` it is not on the PATH.
+    me = sys.argv[0] if Path(sys.argv[0]).name == "relay" else "relay"
     lines = [
         "",
         f"  relay {fields['version']} is ready",
@@ -74,7 +78,7 @@ def welcome(fields: Fields) -> str:
         ]
     lines += [
         "",
-        "  Next: relay check · relay keys new --id my-app --models 'deepseek-*' · relay schema",
+        f"  Next: {me} check · {me} keys new --id my-app --models 'deepseek-*' · {me} schema",
         "",
         "",
     ]

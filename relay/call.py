@@ -70,7 +70,7 @@ class Head:
     first_token: float | None
     """`x-relay-first-token-ms`, in seconds."""
     seen: tuple[Snapshot, Principal] | None
-    """Whose key it is, found by the head alone under this configuration: nothing about the client or the time counts."""
+    """Whose key it is, as this configuration says, where neither the client's address nor the time counts."""
     refusal: RelayError | None
     """What the head alone condemns the request to (version, expectation, loop, a junk header)."""
 

@@ -141,7 +141,7 @@ class ClientConnection(asyncio.Protocol):
             self._read_more_head(data)
         elif state == _BODY:
             self._read_body(data)
-        elif state == _BUSY or state == _IDLE:
+        elif state in (_BUSY, _IDLE):
             # What is pipelined waits: for its turn, for the stash before it, for a client that does not read.
             self._stash += data
             if len(self._stash) > MAX_STASH and self._transport is not None:
@@ -345,7 +345,8 @@ class ClientConnection(asyncio.Protocol):
             self._expect(LINGER)
         else:
             transport.close()
-            if self.choked:
+            if transport.get_write_buffer_size():
+                # It waits for a reader that may never read.
                 self._expect(self._front.reception.snapshot.write_stall)
 
     def abort(self) -> None:

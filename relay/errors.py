@@ -39,6 +39,8 @@ class RelayError(Exception):
     type: str = "server_error"
     code: str | None = None
     outcome: Outcome = "client_error"
+    key: str | None = None
+    """Whose key it was, where the error itself must tell the log."""
     reason: str | None = None
     """The label of `relay_refused_total`: a limit's name, `queue`, `overload`, `store`."""
     default: ClassVar[str] = "The relay failed to answer this request."

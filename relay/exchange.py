@@ -20,7 +20,7 @@ from relay.bill import Bill
 from relay.call import Call
 from relay.chatbody import ChatBody, decode, edit
 from relay.endings import BROKEN, MESSAGES, Limits
-from relay.errors import InternalError, RelayError, UpstreamTimeout
+from relay.errors import InternalError, Overloaded, RelayError, UpstreamTimeout
 from relay.passage import Passage
 from relay.records import AttemptRecord, Cause
 from relay.snapshot import Route, Snapshot
@@ -213,7 +213,7 @@ class Exchange:
 
     def answer_complete(self, attempt: Attempt, body: bytes, usage: Usage | None) -> None:
         call = self.call
-        now = self._commit(attempt)
+        self._commit(attempt)
         call.record.usage = usage
         head = call.head
         keep_alive = head.keep_alive and not self._proxy.draining
@@ -319,7 +319,7 @@ class Exchange:
 
     def drained(self) -> None:
         """The drain limit is over: an honest end for a stream, and an error for what has not committed."""
-        self._stop("drain", MESSAGES["drain"], InternalError("The server is shutting down."))
+        self._stop("drain", MESSAGES["drain"], Overloaded())
 
     def broke(self) -> None:
         """A bug of ours, reported elsewhere: the client gets an error, and nothing stays in flight."""

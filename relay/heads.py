@@ -1,8 +1,8 @@
 """Request heads: aiohttp's C parser judges them, a memo recognises those judged before.
 
-This is the one module that touches what aiohttp does not promise: `HttpRequestParser` and the fields of its
-message (`tests/test_heads.py` names them and fails on an aiohttp that changed them). A parser is made per head and fed the head
-alone, so that framing of bodies, pipelining and errors stay ours.
+This is the one module that touches what aiohttp does not promise: `HttpRequestParser` and the fields of its message
+(`tests/test_heads.py` names them and fails on an aiohttp that changed them). A parser is made per head and fed the
+head alone, so that framing of bodies, pipelining and errors stay ours.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Where calls start: what they all share, and `handle`.
 
-A request that `reception` let through becomes a `Call`; `Proxy.handle` starts its `Exchange`, which tells the rest of the
-story (`exchange`).
+A request that `reception` let through becomes a `Call`; `Proxy.handle` starts its `Exchange`, which tells the rest of
+the story (`exchange`).
 """
 
 from __future__ import annotations

@@ -109,6 +109,8 @@ class Reception:
         )
         bodyless = head is not None and head.method == "HEAD"
         client.send(reply if bodyless else reply + body)
+        if error.key is not None:
+            record.key = error.key
         record.outcome = error.outcome
         record.error = error.code or error.type
         record.reason = error.reason

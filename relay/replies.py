@@ -61,10 +61,9 @@ def whole_head(status: int, length: int, lines: bytes, *, http11: bool, keep_ali
 def large_head(length: int | None, lines: bytes, *, http11: bool, keep_alive: bool) -> bytes:
     """The head of a JSON answer that is passed on while it comes: `length` as the upstream said, or unknown."""
     line = _STATUS_LINES[200]
+    framing = _CHUNKED if http11 else b""
     if length is not None:
         framing = b"content-length: %d\r\n" % length
-    else:
-        framing = _CHUNKED if http11 else b""
     connection = b"" if keep_alive and http11 else _CLOSE
     return b"%b%b%b%b%b\r\n" % (line, _JSON, framing, connection, lines)
 

@@ -1,7 +1,7 @@
 """One immutable configuration, compiled for calls; and `Memory`, what survives when it is replaced.
 
 What the config says and what we remember are two types: a reload builds a new `Snapshot` over the same `Memory`, so
-that health, load, gaps and learnt ratios carry over. A call keeps the snapshot it started with; nothing below changes it.
+that health, load, gaps and learnt ratios carry over. A call keeps the snapshot it started with; nothing changes it.
 """
 
 from __future__ import annotations
@@ -121,7 +121,8 @@ class Route:
         self.max_output = config.max_output
         self.image_tokens = config.image_tokens
         self.heartbeat = config.heartbeat.interval or inf
-        self.price = None if config.price is None else Price.of(config.price)
+        # The demo's answers cost nobody anything.
+        self.price = None if config.price is None or pool.demo else Price.of(config.price)
         self.prices: tuple[Price, ...] = ()
         """Its own and those of its fallbacks: the dearest is what a call may come to."""
         self.fallbacks: tuple[Route, ...] = ()

@@ -1,7 +1,7 @@
 """A configured text as an ordinary chat completion: the last step of a degradation plan.
 
-Streamed it is a role delta, the text in a few pieces, a `finish_reason` and `[DONE]`, so that no client can tell it from
-a model; the header `x-relay-fallback: static` and the record can.
+Streamed it is a role delta, the text in a few pieces, a `finish_reason` and `[DONE]`, so that no client can tell it
+from a model; the header `x-relay-fallback: static` and the record can.
 """
 
 from __future__ import annotations

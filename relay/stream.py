@@ -35,6 +35,7 @@ class Stream:
     """Passes one committed stream on. Dies at its end; `over` says so to callbacks that come later."""
 
     __slots__ = (
+        "_begun",
         "_chunked",
         "_client",
         "_connection",
@@ -93,6 +94,7 @@ class Stream:
         self._inflater: Inflater | None = None
         self._slow = True
         """The next segment must be taken apart: something is held, or this client or answer needs another framing."""
+        self._begun = False
         self._stalled = 0.0
         self._summed = False
         self._wrote = 0.0
@@ -128,6 +130,7 @@ class Stream:
             self._client.send(head)
             head = b""
         out = self._pass_events(events)
+        self._begun = True
         if out:
             head += self._framed(out)
         if head:
@@ -337,7 +340,8 @@ class Stream:
         now = monotonic()
         gap = now - self.last
         self.last = now
-        if self.events:
+        if self._begun:
+            # What was held together until the commit has no gaps that anybody saw.
             self._gaps.add(gap)
             if gap > self.max_gap:
                 self.max_gap = gap

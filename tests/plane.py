@@ -12,7 +12,8 @@ import asyncio
 import copy
 import json
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -37,7 +38,8 @@ from relay.upstream.tail import Tail
 from relay.upstream.wire import Connection
 from tests.rig.deadlines import WHOLE, within
 from tests.rig.raw_client import KEY, chat_body, request
-from tests.rig.relay_process import Fields, Models, Upstreams, config
+from tests.rig.relay_process import Fields, config
+from tests.rig.upstream import Upstream
 
 T = TypeVar("T")
 
@@ -56,6 +58,25 @@ def play(scene: Coroutine[Any, Any, T]) -> T:
     return uvloop.run(bounded())
 
 
+@contextmanager
+def stage(*args: Any, **fields: Any) -> Iterator[tuple[Plane, Callable[..., Any]]]:
+    """A plane and what runs a scene on its loop, for the examples of a property."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+
+        async def made() -> Plane:
+            return await Plane(*args, **fields).__aenter__()
+
+        plane = runner.run(made())
+        error: BaseException | None = None
+        try:
+            yield plane, runner.run
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            runner.run(plane.__aexit__(None if error is None else type(error), error, None))
+
+
 async def turn() -> None:
     """Lets the loop run what is ready: callbacks that were put off until its next turn."""
     for _ in range(3):
@@ -69,9 +90,9 @@ class Plane:
 
     def __init__(
         self,
-        upstreams: Upstreams | None = None,
-        models: Models | None = None,
-        keys: list[Fields] | None = None,
+        upstreams: Mapping[str, Upstream | Fields] | None = None,
+        models: Mapping[str, Fields] | None = None,
+        keys: Sequence[Fields] | None = None,
         *,
         gate: type[Gate] = Gate,
         **more: object,
@@ -199,8 +220,9 @@ class Plane:
         async with within():
             await self._ends[number].lost.wait()
 
-    def caller(self) -> Caller:
-        return Caller(self.front())
+    def caller(self, peer: str = "127.0.0.1") -> Caller:
+        """A client that has just connected."""
+        return Caller(self.front(), peer)
 
     def provider(self, name: str = "a") -> Provider:
         """A connection of this upstream that stands ready; the next attempt takes the freshest."""
@@ -242,8 +264,8 @@ class Tap(asyncio.Protocol):
 class Wire(asyncio.Transport):
     """A transport in the test's hand: remembers what was written and done, delivers nothing."""
 
-    def __init__(self, protocol: asyncio.Protocol) -> None:
-        super().__init__({"peername": ("127.0.0.1", 40000)})
+    def __init__(self, protocol: asyncio.Protocol, peer: str) -> None:
+        super().__init__({"peername": (peer, 40000)})
         self._protocol = protocol
         self.sent = bytearray()
         self.too_late = bytearray()
@@ -304,15 +326,15 @@ class Wire(asyncio.Transport):
         pass
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return 1 if self.stuck else 0
 
 
 class _End:
     """One end of a wire: the test plays the peer."""
 
-    def __init__(self, protocol: asyncio.Protocol) -> None:
+    def __init__(self, protocol: asyncio.Protocol, peer: str = "127.0.0.1") -> None:
         self.protocol = protocol
-        self.wire = Wire(protocol)
+        self.wire = Wire(protocol, peer)
         protocol.connection_made(self.wire)
 
     @property

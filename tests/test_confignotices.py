@@ -84,6 +84,9 @@ PENDING_OPTIONS = {
     f"keys: [{{id: a, hash: '{HASH}', limits: {{tokens_per_day: 5}}}}]": "keys[a].limits.tokens_per_day",
     "groups: {g: {limits: {usd_per_month: 5}}}": "groups.g.limits.usd_per_month",
     "key_files: [more.jsonl]": "key_files",
+    "on_store_failure: {rates: closed}": "on_store_failure.rates",
+    f"keys: [{{id: a, hash: '{HASH}', weight: 5}}]": "keys[a].weight",
+    "prices: {gpt: {input: 1, output: 2}}": "prices",
     "observability: {log_content: true}": "observability.log_content",
 }
 

@@ -293,7 +293,7 @@ def test_the_first_finish_reason_and_its_choice_are_told() -> None:
 
     found = classify(event)
 
-    assert (found.finish, found.finished) == ("length", (1,))
+    assert (found.finish, found.finished) == ("length", (1, 0))
 
 
 def test_an_error_is_told_decoded() -> None:

@@ -7,7 +7,10 @@ import pytest
 from relay.chunked import BadFraming
 from relay.upstream.headers import parse_head, request_head
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\nX-Request-Id: abc"
+HEAD = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n"
+    b"Transfer-Encoding: chunked\r\nX-Request-Id: abc"
+)
 
 
 def test_a_streams_head() -> None:

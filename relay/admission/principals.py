@@ -17,7 +17,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Literal, Protocol
 
-from relay.errors import AddressNotAllowed, InvalidKey, NoKey
+from relay.errors import AddressNotAllowed, InvalidKey, NoKey, RelayError
 
 AbortBilling = Literal["delivered", "drain", "waive"]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -164,19 +164,23 @@ class Principal:
 
     def refuse(self, client_ip: str | None, wall: float, local: bool) -> None:
         """Raise when the key is right but may not be used now, or not from there."""
+        error: RelayError
         if self.expires is not None and wall >= self.expires:
-            raise InvalidKey("This API key has expired.")
-        if not (self.networks or self.demo):
+            error = InvalidKey("This API key has expired.")
+        elif not self._may_come_from(client_ip, local):
+            error = AddressNotAllowed()
+        else:
             return
+        error.key = self.id
+        raise error
+
+    def _may_come_from(self, client_ip: str | None, local: bool) -> bool:
         address = _address(client_ip) if client_ip else None
         if self.demo:
-            if not local and (address is None or not address.is_loopback):
-                raise AddressNotAllowed
-            return
-        if address is None:
-            raise AddressNotAllowed
-        if self.networks and not any(address in network for network in self.networks):
-            raise AddressNotAllowed
+            return local or (address is not None and address.is_loopback)
+        if not self.networks:
+            return True
+        return address is not None and any(address in network for network in self.networks)
 
 
 class Principals:

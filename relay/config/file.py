@@ -321,6 +321,9 @@ def _with_key(text: str, entry: Mapping[str, Any]) -> str:
         at += 2
     elif isinstance(keys, yaml.SequenceNode) and keys.value and not keys.flow_style:
         indent, at = " " * keys.start_mark.column, _last_line(keys) + 1
+        # Comments that stand deeper than the dashes are still the last entry's.
+        while at < len(lines) and re.match(indent + r"[ \t]+#", lines[at]):
+            at += 1
     elif not keys.value or (isinstance(keys, yaml.ScalarNode) and plain(keys.value) is None):
         indent, at = "  ", keys.end_mark.line + 1
         line = lines[at - 1]

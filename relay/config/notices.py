@@ -63,6 +63,18 @@ PENDING: Final = (
         "budgets are counted in memory for now: they start from nothing when the relay restarts.",
     ),
     Pending(
+        ("on_store_failure.rates", "on_store_failure.budgets"),
+        _any,
+        "limits are counted in this process for now: there is no store that could fail.",
+        if_written=True,
+    ),
+    Pending(
+        ("keys.*.weight",),
+        lambda weight: weight != 1,
+        "calls do not wait in a queue yet, so no key goes before another.",
+    ),
+    Pending(("prices",), bool, "recorded traffic is not priced at other models' rates yet."),
+    Pending(
         ("upstreams.*.queue",),
         _any,
         "calls do not wait in a queue yet: they are refused at once while every upstream is full.",

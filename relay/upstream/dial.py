@@ -46,7 +46,7 @@ class Target(Protocol):
 
 @lru_cache(maxsize=64)
 def tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    """The verifying context for endpoints with these extra authorities. Loading the system's takes milliseconds: do it at start."""
+    """The verifying context for endpoints with these extra authorities. Reading the system's takes long."""
     context = ssl.create_default_context()
     if ca_file is not None:
         context.load_verify_locations(cafile=ca_file)

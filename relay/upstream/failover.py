@@ -60,8 +60,8 @@ class Failover:
     def repeat(self, now: float) -> float | None:
         """Seconds after which the last member should be tried once more, None when it should not.
 
-        Only while it is trusted, and never where it said that it is overloaded: an outage is refused at the speed of the
-        upstream's own answer.
+        Only while it is trusted, and never where it said that it is overloaded: an outage is refused at the speed of
+        the upstream's own answer.
         """
         failure = self._failure
         if self._closed or self._repeated or failure is None or not self._tried:

@@ -46,7 +46,10 @@ _LINES_KEPT = 2048
 
 
 class ResponseHead:
-    """One response head; answers with the same head share it. `length` is None for chunked bodies and for those that end with the connection."""
+    """One response head; answers with the same head share it.
+
+    `length` is None for chunked bodies and for those that end with the connection.
+    """
 
     __slots__ = (
         "chunked",

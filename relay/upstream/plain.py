@@ -36,7 +36,8 @@ def judge(
 ) -> Failure | Usage | None:
     """The failure that a body is, or the usage that an answer reports (None: it reports none).
 
-    `wall` is the Unix time, for a `Retry-After` date. `streamed`: the caller asked for a stream, so that no whole body can be the answer.
+    `wall` is the Unix time, for a `Retry-After` date. `streamed`: the caller asked for a stream, so that no whole body
+    can be the answer.
     """
     if head.status != 200:
         return failures.from_status(head.status, head.headers, body, scrub, wall)
