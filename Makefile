@@ -22,7 +22,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## start the relay with config.yaml (CONFIG=... for another file)
-	@exec $(PY) -m relay serve -c $(CONFIG)
+	@exec $(PY) -m relay serve --text -c $(CONFIG)
 
 test: $(VENV)/.dev ## run the tests (ARGS='-k drain' for a part)
 	@$(PY) -m pytest $(ARGS)

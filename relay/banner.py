@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -54,8 +56,9 @@ def ready_fields(snapshot: Snapshot, listen: str, admin: str, demo_key: str | No
 def welcome(fields: Fields) -> str:
     """The same as text."""
     listen, admin = str(fields["listen"]), str(fields["admin"])
-    # As it was called, so that it can be pasted: after `make run` it is not on the PATH.
-    me = sys.argv[0] if Path(sys.argv[0]).name == "relay" else "relay"
+    # So that it can be pasted: after `make run` the command is not on the PATH.
+    beside = Path(sys.prefix, "bin", "relay")
+    me = "relay" if shutil.which("relay") or not beside.exists() else os.path.relpath(beside)
     lines = [
         "",
         f"  relay {fields['version']} is ready",

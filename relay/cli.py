@@ -80,7 +80,7 @@ def serve(arguments: argparse.Namespace) -> int:
     from relay.app import serve as serve_config
 
     try:
-        return serve_config(path)
+        return serve_config(path, human=True if arguments.text else None)
     except ConfigErrors as errors:
         raise _failure(errors, path, _note) from None
 
@@ -188,6 +188,12 @@ class Command(NamedTuple):
     options: Callable[[argparse.ArgumentParser], None] = lambda _: None
 
 
+def _serve_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--text", action="store_true", help="text on stderr, also where it is no terminal"
+    )
+
+
 def _check_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="faults and notices as JSON")
 
@@ -204,7 +210,7 @@ def _keys_new_options(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS: Final = (
-    Command(("serve",), "serve until stopped", serve),
+    Command(("serve",), "serve until stopped", serve, _serve_options),
     Command(("check",), "say what is wrong with the configuration", check, _check_options),
     Command(("schema",), "print the configuration's JSON Schema", schema),
     Command(("keys", "new"), "make a key for a client", keys_new, _keys_new_options),

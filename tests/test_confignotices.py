@@ -85,6 +85,7 @@ PENDING_OPTIONS = {
     "groups: {g: {limits: {usd_per_month: 5}}}": "groups.g.limits.usd_per_month",
     "key_files: [more.jsonl]": "key_files",
     "on_store_failure: {rates: closed}": "on_store_failure.rates",
+    "on_store_failure: {budgets: open}": "on_store_failure.budgets",
     f"keys: [{{id: a, hash: '{HASH}', weight: 5}}]": "keys[a].weight",
     "prices: {gpt: {input: 1, output: 2}}": "prices",
     "observability: {log_content: true}": "observability.log_content",

@@ -41,6 +41,8 @@ def _any(value: Any) -> bool:
     return value is not None
 
 
+_NO_STORE: Final = "limits are counted in this process for now: there is no store that could fail."
+
 PENDING: Final = (
     Pending(
         ("server.workers",),
@@ -62,12 +64,8 @@ PENDING: Final = (
         _any,
         "budgets are counted in memory for now: they start from nothing when the relay restarts.",
     ),
-    Pending(
-        ("on_store_failure.rates", "on_store_failure.budgets"),
-        _any,
-        "limits are counted in this process for now: there is no store that could fail.",
-        if_written=True,
-    ),
+    Pending(("on_store_failure.rates",), lambda policy: policy != "open", _NO_STORE),
+    Pending(("on_store_failure.budgets",), lambda policy: policy != "closed", _NO_STORE),
     Pending(
         ("keys.*.weight",),
         lambda weight: weight != 1,

@@ -117,7 +117,7 @@ def setup(
     """
     if human is None:
         human = os.isatty(fd)
-    color = human and not env.get("NO_COLOR") and env.get("TERM") != "dumb"
+    color = human and os.isatty(fd) and not env.get("NO_COLOR") and env.get("TERM") != "dumb"
     writer = LineWriter(fd)
     handler = _Handler(writer, _Text(color) if human else _Json())
     root = logging.getLogger()
