@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
+import pty
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,11 +87,27 @@ def test_people_get_text(sink: Sink) -> None:
     ("env", "colored"),
     [({}, True), ({"NO_COLOR": "1"}, False), ({"NO_COLOR": ""}, True), ({"TERM": "dumb"}, False)],
 )
-def test_color_is_for_those_who_want_it(sink: Sink, env: dict[str, str], colored: bool) -> None:
-    with sink.taking(human=True, **env):
+def test_color_is_for_terminals_that_want_it(env: dict[str, str], colored: bool) -> None:
+    ours, theirs = pty.openpty()
+    taken = logs.setup(theirs, human=True, env=env)
+    try:
+        logs.get("x").error("broken")
+    finally:
+        taken.close()
+    text = os.read(ours, 1000).decode()
+    os.close(ours)
+    os.close(theirs)
+
+    assert "broken" in text
+    assert ("\x1b[" in text) is colored
+
+
+def test_text_in_a_file_has_no_color(sink: Sink) -> None:
+    with sink.taking(human=True):
         logs.get("x").error("broken")
 
-    assert ("\x1b[" in sink.text) is colored
+    assert "broken" in sink.text
+    assert "\x1b[" not in sink.text
 
 
 def test_a_file_is_no_terminal(sink: Sink) -> None:

@@ -83,6 +83,10 @@ class Connection(asyncio.Protocol):
 
     def send(self, receiver: Receiver, head: bytes, body: bytes) -> None:
         """Sends one request. The answer is reported to `receiver`."""
+        if self._state == _CLOSED:
+            # Lost between the dial and the request. Told later, since the asker is not ready to hear it yet.
+            asyncio.get_running_loop().call_soon(receiver.lost, "reset_before_headers")
+            return
         self.receiver = receiver
         self._state = _HEAD
         self._informational = 0
