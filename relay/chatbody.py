@@ -219,7 +219,7 @@ def _model_at(body: bytes, wire: _Wire, messages: bytes) -> int:
         if second < 0:
             return -1
         rest = rest[:second] + rest[second + len(tools) :]
-    if b"\\" in rest or not _each_once(rest, wire):
+    if rest.find(b"\\") >= 0 or not _each_once(rest, wire):
         return -1
     at = rest.find(b'"model"')
     if tools and at >= second:

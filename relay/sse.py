@@ -79,7 +79,7 @@ class EventSplitter:
             if buffer.startswith(_BOM):
                 self._held = bytearray()
                 buffer = bytes(buffer[3:])
-        if not self._mixed and b"\r" in data:
+        if not self._mixed and data.find(b"\r") >= 0:
             self._mixed = True
         events, start = self._cut(buffer)
         self._keep(buffer, start)
@@ -128,7 +128,11 @@ class EventSplitter:
 
 def data_of(event: bytes) -> bytes | None:
     """The joined data lines; None when the event has none (a comment, an `event:` alone)."""
-    if event.startswith(b"data: ") and event.find(b"\n") == len(event) - 2 and b"\r" not in event:
+    if (
+        event.startswith(b"data: ")
+        and event.find(b"\n") == len(event) - 2
+        and event.find(b"\r") < 0
+    ):
         return event[6:-2]
     if b"data" not in event:
         return None

@@ -92,7 +92,6 @@ class Attempt:
         "_splitter",
         "_ticket",
         "_tools",
-        "dialled",
         "first_event",
         "head",
         "member",
@@ -102,6 +101,9 @@ class Attempt:
         "slot",
         "started",
     )
+
+    _events: list[Event]
+    """What a stream said before it committed."""
 
     def __init__(
         self, tools: Tools, owner: Owner, member: Member, request: Request, scrub: Scrubber
@@ -116,8 +118,6 @@ class Attempt:
         """No more is to be expected of it before the commit: it failed, was cancelled, or has committed."""
         self.sent = False
         """The request's bytes are on their way: from here on it may have cost money."""
-        self.dialled = 0.0
-        """Seconds spent on getting a connection."""
         self.first_event = 0.0
         self.result = ""
         self.started = 0.0
@@ -127,7 +127,6 @@ class Attempt:
         self._fresh = False
         self._inflater: Inflater | None = None
         self._splitter: EventSplitter | None = None
-        self._events: list[Event] = []
         self._body: list[bytes] = []
         self._held = 0
         self._ticket = 0
@@ -198,7 +197,6 @@ class Attempt:
             if connection is not None:
                 connection.close()
             return
-        self.dialled = monotonic() - self.started
         if connection is None:
             self._fail(failures.by_fault(fault))
         else:
@@ -233,6 +231,7 @@ class Attempt:
                 return
         if self._request.stream and head.content_type == b"text/event-stream":
             self._splitter = EventSplitter()
+            self._events = []
         elif not self._request.stream and head.content_type == b"text/event-stream":
             self._fail(failures.bad_content_type())
 

@@ -21,7 +21,16 @@ _ONE = 1_000_000
 class RetryBudget:
     """What one pool of one process may still spend; lives as long as its snapshot."""
 
-    __slots__ = ("_deposit", "_earned", "_floor", "_level", "_slot", "_slot_end", "_slots")
+    __slots__ = (
+        "_calls",
+        "_deposit",
+        "_earned",
+        "_floor",
+        "_level",
+        "_slot",
+        "_slot_end",
+        "_slots",
+    )
 
     def __init__(self, ratio: float, floor: int = FLOOR) -> None:
         """`ratio` is the share of calls that may be tried again (0.2: one in five)."""
@@ -31,7 +40,9 @@ class RetryBudget:
         self._slots = [0] * _SLOTS
         """What each of the last ten seconds put in."""
         self._slot = 0
-        self._slot_end: float | None = None
+        self._slot_end = 0.0
+        self._calls = 0
+        """Those of the running second that are not put in yet: a call costs one addition."""
         self._earned = 0
         """The sum of the slots."""
 
@@ -42,14 +53,9 @@ class RetryBudget:
 
     def deposit(self, now: float) -> None:
         """A call came."""
-        if self._slot_end is None or now >= self._slot_end:
+        if now >= self._slot_end:
             self._settle(now)
-        amount = self._deposit
-        self._slots[self._slot] += amount
-        self._earned = earned = self._earned + amount
-        level = self._level + amount
-        cap = earned if earned > self._floor else self._floor
-        self._level = level if level < cap else cap
+        self._calls += 1
 
     def withdraw(self, now: float) -> bool:
         """Pays for one further attempt that may cost money; False when it may not be made."""
@@ -60,8 +66,15 @@ class RetryBudget:
         return True
 
     def _settle(self, now: float) -> None:
-        """Closes the seconds that are over: tops each up to its part of the floor, forgets the eleventh."""
-        if self._slot_end is None:
+        """Puts the calls in; closes the seconds that are over: tops each up to its part of the floor, forgets the
+        eleventh."""
+        if self._calls:
+            amount = self._calls * self._deposit
+            self._calls = 0
+            self._slots[self._slot] += amount
+            self._earned += amount
+            self._level = min(self._level + amount, max(self._floor, self._earned))
+        if not self._slot_end:
             self._slot_end = now + _SLOT
             return
         if now < self._slot_end:
