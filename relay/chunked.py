@@ -16,7 +16,7 @@ MAX_TRAILER = 8192
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 
-_sizes: dict[bytes, int] = {}
+SIZES: dict[bytes, int] = {}
 """Size lines seen and found strict: a look-up is a tenth of a match. Bounded; sizes repeat in a stream."""
 _SIZES_KEPT = 4096
 
@@ -34,11 +34,11 @@ class BadFraming(Exception):
 
 def size_of(line: bytes) -> int | None:
     """The size that a bare size line names, None when it is not strictly one (then let `Chunked` judge)."""
-    size = _sizes.get(line)
+    size = SIZES.get(line)
     if size is None and _SIZE.fullmatch(line):
-        if len(_sizes) >= _SIZES_KEPT:
-            _sizes.clear()
-        size = _sizes[line] = int(line, 16)
+        if len(SIZES) >= _SIZES_KEPT:
+            SIZES.clear()
+        size = SIZES[line] = int(line, 16)
     return size
 
 
@@ -63,7 +63,7 @@ def whole_events(data: bytes) -> int:
         if eol < 0:
             return -1
         line = data[at:eol]
-        size = _sizes.get(line)
+        size = SIZES.get(line)
         if size is None:
             size = size_of(line)
         if not size:

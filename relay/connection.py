@@ -129,27 +129,24 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         state = self._state
         try:
-            self._take(state, data)
+            if state == _IDLE and not self._stash and not self.choked:
+                self._read_head(data)
+            elif state == _HEAD:
+                self._read_more_head(data)
+            elif state == _BODY:
+                self._read_body(data)
+            elif state in (_BUSY, _IDLE):
+                # What is pipelined waits: for its turn, for the stash before it, for a client that does not read.
+                self._stash += data
+                if len(self._stash) > MAX_STASH and self._transport is not None:
+                    self._transport.pause_reading()
+            elif state == _DISCARD:
+                self._have += len(data)
+                if self._have > MAX_DRAINED:
+                    self.abort()
         except Exception as error:
             self._front.reception.report(error)
             self._broke()
-
-    def _take(self, state: int, data: bytes) -> None:
-        if state == _IDLE and not self._stash and not self.choked:
-            self._read_head(data)
-        elif state == _HEAD:
-            self._read_more_head(data)
-        elif state == _BODY:
-            self._read_body(data)
-        elif state in (_BUSY, _IDLE):
-            # What is pipelined waits: for its turn, for the stash before it, for a client that does not read.
-            self._stash += data
-            if len(self._stash) > MAX_STASH and self._transport is not None:
-                self._transport.pause_reading()
-        elif state == _DISCARD:
-            self._have += len(data)
-            if self._have > MAX_DRAINED:
-                self.abort()
 
     # -- reading a request --
 

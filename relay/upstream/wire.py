@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from relay.chunked import BadFraming, Chunked, size_of, whole_events
+from relay.chunked import SIZES, BadFraming, Chunked, size_of, whole_events
 from relay.upstream.headers import MAX_HEAD, ResponseHead, parse_head
 
 MAX_INFORMATIONAL = 16
@@ -123,6 +123,15 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
+            receiver = self.receiver
+            if self._state == _CHUNKED and self._chunked is None and receiver is not None:
+                # One whole chunk a segment is what nearly every event of nearly every upstream is.
+                eol = data.find(b"\r\n", 0, 10)
+                line = data[:eol]
+                size = SIZES.get(line) or size_of(line)
+                if size and len(data) == eol + 4 + size and data.endswith(b"\r\n"):
+                    receiver.chunks(data, eol + 2)
+                    return
             self._take(data)
         except Exception as error:
             self.pool.report(error)
@@ -131,14 +140,7 @@ class Connection(asyncio.Protocol):
     def _take(self, data: bytes) -> None:
         receiver = self.receiver
         if self._state == _CHUNKED and receiver is not None:
-            chunked = self._chunked
-            if chunked is None:
-                # One whole chunk a segment is what nearly every event of nearly every upstream is.
-                eol = data.find(b"\r\n", 0, 10)
-                size = size_of(data[:eol]) if eol > 0 else None
-                if size and len(data) == eol + 4 + size and data.endswith(b"\r\n"):
-                    receiver.chunks(data, eol + 2)
-                    return
+            if self._chunked is None:
                 first = whole_events(data)
                 if first > 0:
                     receiver.chunks(data, first)
