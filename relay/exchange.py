@@ -269,6 +269,8 @@ class Exchange:
         record = self.call.record
         record.code = 200
         record.upstream = attempt.member.endpoint.name
+        if attempt.head is not None:
+            record.upstream_request_id = attempt.head.request_id
         record.overhead = (record.overhead or 0.0) + monotonic() - attempt.first_event
         return attempt.first_event
 

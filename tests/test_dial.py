@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -441,8 +442,7 @@ def test_a_server_that_speaks_no_tls_is_a_tls_error() -> None:
 
         class Plain(asyncio.Protocol):
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
-                assert isinstance(transport, asyncio.Transport)
-                transport.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                cast(asyncio.Transport, transport).write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
         listening = await loop.create_server(Plain, "127.0.0.1", 0)
         async with dials() as made:

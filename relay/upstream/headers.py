@@ -59,6 +59,7 @@ class ResponseHead:
         "headers",
         "keep_alive",
         "length",
+        "request_id",
         "status",
     )
 
@@ -86,6 +87,10 @@ class ResponseHead:
         self.content_type = headers.get(b"content-type", b"").split(b";", 1)[0].strip().lower()
         encoding = headers.get(b"content-encoding", b"").strip().lower()
         self.encoding = b"" if encoding == b"identity" else encoding
+        request_id = headers.get(b"x-request-id")
+        self.request_id = (
+            None if request_id is None else request_id[:256].decode("ascii", "replace")
+        )
         self.forwarded = _forwarded(headers)
         """Header lines that the client gets of this head."""
 
