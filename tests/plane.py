@@ -110,7 +110,7 @@ class Plane:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self.config = loads(json.dumps(self._fields).encode(), {})
+        self.config = loads(json.dumps(self._fields, ensure_ascii=False).encode(), {})
         self.wheel = Wheel(loop)
         self.wheel.on_lag = lambda _: self._ticked.set()
         self.dialer = Dialer(loop)
