@@ -118,6 +118,14 @@ class Chunked:
         at = 0
         end = len(data)
         while at < end:
+            if self._state == 0 and not self._line:
+                # A whole chunk at once, when its size line is one that was seen before.
+                eol = data.find(b"\r\n", at, at + 10)
+                size = SIZES.get(data[at:eol]) if eol > 0 else None
+                if size and data.startswith(b"\r\n", eol + 2 + size):
+                    out.append(data[eol + 2 : eol + 2 + size])
+                    at = eol + 4 + size
+                    continue
             if self._state == 1:
                 piece = data[at : at + self._left]
                 out.append(piece)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from relay.jsonscan import UNREADABLE, cuts, members
-from relay.usage import Usage, read_usage
+from relay.usage import ChatUsage, Usage, read_usage
 
 MAX_EVENT = 16 * 1024 * 1024
 """Bytes. Tool arguments and images make events of megabytes; what is larger is an attack or a bug."""
@@ -214,8 +214,16 @@ class _Choice(msgspec.Struct, gc=False):
 
 class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
-    usage: Any = msgspec.UNSET
+    usage: ChatUsage | msgspec.UnsetType | None = msgspec.UNSET
     error: Any = None
+
+
+class _Foreign(msgspec.Struct, gc=False):
+    """The same, with a usage of any shape."""
+
+    choices: list[_Choice] | None
+    usage: Any
+    error: Any
 
 
 _chunk = msgspec.json.Decoder(_Chunk).decode
@@ -239,7 +247,7 @@ def classify(event: bytes) -> Event:
     return _read(event, data, chunk)
 
 
-def _read(event: bytes, data: bytes, chunk: _Chunk) -> Event:
+def _read(event: bytes, data: bytes, chunk: _Chunk | _Foreign) -> Event:
     if chunk.error is not None:
         return Event(event, Kind.ERROR, data, error=chunk.error)
     kind = Kind.EMPTY
@@ -256,9 +264,10 @@ def _read(event: bytes, data: bytes, chunk: _Chunk) -> Event:
     usage = chunk.usage
     if usage is msgspec.UNSET:
         return Event(event, kind, data, None, None, finish, finished)
-    if not chunk.choices and isinstance(usage, dict):
+    if not chunk.choices and isinstance(usage, ChatUsage | dict):
         kind = Kind.USAGE
-    return Event(event, kind, data, read_usage(usage), None, finish, finished, usage is None)
+    told = usage.believed() if isinstance(usage, ChatUsage) else read_usage(usage)
+    return Event(event, kind, data, told, None, finish, finished, usage is None)
 
 
 def _says(delta: _Delta) -> bool:
@@ -285,7 +294,7 @@ def _classify_foreign(event: bytes, data: bytes) -> Event:
     return _read(
         event,
         data,
-        _Chunk(
+        _Foreign(
             [_foreign_choice(choice) for choice in choices if isinstance(choice, dict)]
             if isinstance(choices, list)
             else None,

@@ -17,6 +17,9 @@ from typing import Protocol
 TICK = 0.02
 """Seconds: the precision of every deadline. Timeouts are hundreds of milliseconds at the least."""
 
+ROUNDING = 0.001
+"""Seconds by which a timer of the loop may come early."""
+
 NEVER = -1
 """The slot of an object that is in no wheel."""
 
@@ -71,9 +74,11 @@ class Wheel:
         self._slots.clear()
 
     def _schedule(self) -> None:
-        # uvloop's timers count whole milliseconds of a cached clock: the tick is taken from the clock, not counted.
-        self._next = int(self._loop.time() / TICK) + 1
-        self._handle = self._loop.call_at(self._next * TICK, self._tick)
+        # The tick is taken from the clock, not counted. uvloop rounds to whole milliseconds: a timer that came half a
+        # millisecond early would find nothing due and be set for no time at all, again and again, until it is.
+        now = self._loop.time()
+        self._next = int(now / TICK) + 1
+        self._handle = self._loop.call_later(self._next * TICK - now + ROUNDING, self._tick)
 
     def _tick(self) -> None:
         now = self._loop.time()

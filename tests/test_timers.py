@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import uvloop
+
 from relay.timers import NEVER, TICK, Wheel
 
 
@@ -115,3 +117,21 @@ def test_it_tells_how_late_the_loop_is() -> None:
 
     assert lags
     assert all(lag >= 0 for lag in lags)
+
+
+def test_it_turns_once_a_tick_and_never_spins() -> None:
+    async def scene() -> tuple[float, int]:
+        loop = asyncio.get_running_loop()
+        wheel, done = Wheel(loop), asyncio.Event()
+        lags: list[float] = []
+        wheel.on_lag = lags.append
+        start = loop.time()
+        wheel.add(Item([], "item", done), start + 40 * TICK)
+        async with asyncio.timeout(10):
+            await done.wait()
+        wheel.close()
+        return loop.time() - start, len(lags)
+
+    took, turns = uvloop.run(scene())
+
+    assert turns <= took / TICK + 2
