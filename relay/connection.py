@@ -26,7 +26,7 @@ from relay.records import CallRecord
 from relay.timers import NEVER
 
 MAX_STASH = 65536
-"""Bytes pipelined behind a running call that are held before reading pauses."""
+"""Bytes pipelined behind a running call that are held."""
 MAX_DRAINED = 65536
 """Bytes of an unwanted body that are read away so that the client sees the answer before the close."""
 LINGER = 2.0
@@ -57,6 +57,7 @@ class ClientConnection(asyncio.Protocol):
         "_need",
         "_parser",
         "_principal",
+        "_spilled",
         "_stash",
         "_state",
         "_transport",
@@ -80,8 +81,8 @@ class ClientConnection(asyncio.Protocol):
         self._need = 0
         self._chunked: Chunked | None = None
         self._exchange: Exchange | None = None
-        self._unread = False
-        """The request was answered before it was read."""
+        self._unread = False  # the request was answered before it was read
+        self._spilled = False  # what came behind the running call was dropped
         self.address: str | None = None
         """The peer's."""
         self.choked = False
@@ -138,8 +139,8 @@ class ClientConnection(asyncio.Protocol):
             elif state in (_BUSY, _IDLE):
                 # What is pipelined waits: for its turn, for the stash before it, for a client that does not read.
                 self._stash += data
-                if len(self._stash) > MAX_STASH and self._transport is not None:
-                    self._transport.pause_reading()
+                if len(self._stash) > MAX_STASH:
+                    self._too_much()
             elif state == _DISCARD:
                 self._have += len(data)
                 if self._have > MAX_DRAINED:
@@ -147,6 +148,15 @@ class ClientConnection(asyncio.Protocol):
         except Exception as error:
             self._front.reception.report(error)
             self._broke()
+
+    def _too_much(self) -> None:
+        """More is pipelined than is held."""
+        if self._exchange is not None:
+            # Reading goes on, or nobody would notice that the client leaves; the connection ends with the answer.
+            self._stash = b""
+            self._spilled = True
+        elif self._transport is not None:
+            self._transport.pause_reading()
 
     # -- reading a request --
 
@@ -247,8 +257,7 @@ class ClientConnection(asyncio.Protocol):
         principal = cast(Principal, self._principal)
         call = Call(self, head, record.request_id.encode(), monotonic(), principal, body, record)
         exchange = self._front.reception.start(call)
-        # It may be answered, and the next one begun, by now.
-        if exchange is not None:
+        if exchange is not None:  # else it is answered, and the next one may have begun
             self._exchange = exchange
 
     def _record(self, head: Head | None) -> CallRecord:
@@ -317,7 +326,8 @@ class ClientConnection(asyncio.Protocol):
         self._head = None
         if self._state == _CLOSED:
             return
-        if not keep_alive or self._front.reception.draining:
+        if not keep_alive or self._spilled or self._front.reception.draining:
+            self._unread = self._unread or self._spilled
             self.break_off()
             return
         self._state = _IDLE
@@ -356,7 +366,7 @@ class ClientConnection(asyncio.Protocol):
             data, self._stash = self._stash, b""
             if self._transport is not None:
                 self._transport.resume_reading()
-            self._read_head(data)
+            self.data_received(data)
 
     # -- time --
 

@@ -38,8 +38,6 @@ from relay.usage import Usage
 if TYPE_CHECKING:
     from relay.proxy import Proxy
 
-NOTHING = msgspec.Raw()
-
 
 class Exchange:
     """One call under way. Dies when it has been settled and recorded (`over`)."""
@@ -151,7 +149,7 @@ class Exchange:
         self.call.record.tried(attempt.record())
         self._failover.failed(failure, now)
         if not self._attempts:
-            self._open(now)
+            self._go_on(now)
 
     def connection_was_stale(self, member: Member) -> None:
         self.call.record.tried(AttemptRecord(member.endpoint.name, "stale_conn", 0.0))
@@ -159,7 +157,14 @@ class Exchange:
     def expired(self, now: float) -> None:
         """The rest before the second try of the last member is over."""
         if not self.over:
+            self._go_on(now)
+
+    def _go_on(self, now: float) -> None:
+        try:
             self._open(now)
+        except Exception as error:
+            self._proxy.report(error)
+            self.broke()
 
     def _fall_back(self, now: float) -> bool:
         """The pool is at its end: on to the next model of the fallback list, a static answer, or the refusal."""
@@ -265,7 +270,7 @@ class Exchange:
         self._serving = attempt
         # A prompt of 100 KB held for the minutes of an answer, times the streams, would be the memory of the host.
         self.call.body = b""
-        self.chat.messages = NOTHING
+        self.chat.messages = msgspec.Raw()
         record = self.call.record
         record.code = 200
         record.upstream = attempt.member.endpoint.name
@@ -288,13 +293,8 @@ class Exchange:
         return lines
 
     def _limits(self, attempt: Attempt) -> Limits:
-        endpoint = attempt.member.endpoint
-        return Limits(
-            endpoint.idle,
-            self.call.received + endpoint.total,
-            self._snapshot.write_stall,
-            self._route.heartbeat,
-        )
+        at, began = attempt.member.endpoint, self.call.received
+        return Limits(at.idle, began + at.total, self._snapshot.write_stall, self._route.heartbeat)
 
     # -- the client --
 

@@ -82,8 +82,18 @@ class Wheel:
 
     def _tick(self) -> None:
         now = self._loop.time()
-        if self.on_lag is not None:
-            self.on_lag(max(0.0, now - self._next * TICK))
+        late = max(0.0, now - self._next * TICK)
+        try:
+            self._turn(now)
+            if self.on_lag is not None:
+                self.on_lag(late)
+        finally:
+            if self._slots:
+                self._schedule()
+            else:
+                self._handle = None
+
+    def _turn(self, now: float) -> None:
         last = int(now / TICK)
         slots = self._slots
         # After a long stall there are fewer slots in use than ticks gone by.
@@ -95,14 +105,15 @@ class Wheel:
             for item in slots.pop(slot):
                 if item.slot == slot:
                     item.slot = NEVER
-                    item.expired(now)
+                    try:
+                        item.expired(now)
+                    except Exception as error:
+                        # A bug at one deadline must not take all others of the process with it.
+                        context = {"message": "a deadline failed", "exception": error}
+                        self._loop.call_exception_handler(context)
         # What an expiry added for a slot already gone by is due at the next tick.
         for slot in (
             [slot for slot in slots if slot <= last] if slots and min(slots) <= last else ()
         ):
             for item in slots.pop(slot):
                 self.add(item, (last + 1) * TICK)
-        if slots:
-            self._schedule()
-        else:
-            self._handle = None

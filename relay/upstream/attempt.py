@@ -63,6 +63,9 @@ class Owner(Protocol):
 
     def attempt_failed(self, attempt: Attempt, failure: Failure) -> None: ...
 
+    def broke(self) -> None:
+        """A bug of ours lost the answer."""
+
     def connection_was_stale(self, member: Member) -> None:
         """An idle connection died under the request; the attempt goes on on a fresh one."""
 
@@ -200,7 +203,11 @@ class Attempt:
         if connection is None:
             self._fail(failures.by_fault(fault))
         else:
-            self._send(connection)
+            try:
+                self._send(connection)
+            except Exception as error:
+                connections_of(self.member.endpoint).report(error)
+                self._owner.broke()
 
     def _send(self, connection: Connection) -> None:
         self._connection = connection
@@ -274,7 +281,10 @@ class Attempt:
             self._judge_body()
 
     def lost(self, fault: str) -> None:
-        if fault == "stale_conn" and not self._fresh:
+        if self.over:
+            # It had handed over, and yet is still the one who hears: a bug came between.
+            self._owner.broke()
+        elif fault == "stale_conn" and not self._fresh:
             # The upstream closed an idle connection while we were sending: nobody's fault, and once only.
             self._connection = None
             self.sent = False
