@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -309,3 +310,22 @@ def so_far(events: Sequence[Said], size: int, *, asked: bool) -> tuple[bytes, ..
         whole.append(event)
     known = expected(whole, 1, asked=asked, transfer="")
     return known.shown if known.committed else None
+
+
+# --- what the client got --------------------------------------------------------------------------
+
+BLANK_LINE = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+
+
+def split(body: bytes) -> list[bytes]:
+    """The events of a client's body, which never ends inside one."""
+    events, at = [], 0
+    for match in BLANK_LINE.finditer(body):
+        events.append(body[at : match.end()])
+        at = match.end()
+    assert at == len(body), f"half an event: {body[at:]!r}"
+    return events
+
+
+def data(event: bytes) -> object:
+    return json.loads(event.partition(b"data:")[2])

@@ -3,125 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import socket
-import ssl
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import cast
+from collections.abc import Callable
 
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from relay.upstream import dial
-from relay.upstream.dial import Dialer
-from relay.upstream.wire import Connection, Connections
+from relay.upstream.wire import Connection
+from tests.dials import Names, Target, dead_port, deaf_port, dials, server
 from tests.plane import play
 from tests.rig.deadlines import within
-
-
-@dataclass
-class Target:
-    port: int
-    host: str = "127.0.0.1"
-    tls: bool = False
-    connect: float = 5.0
-    ca_file: Path | None = None
-
-
-class Dials:
-    """A dialer, its pool, and what its dials came to."""
-
-    def __init__(self) -> None:
-        loop = asyncio.get_running_loop()
-        self.bugs: list[BaseException] = []
-        self.pool = Connections(loop, 4.0, 300.0, self.bugs.append)
-        self.dialer = Dialer(loop)
-        self.told: list[Connection | str] = []
-        self._news = asyncio.Event()
-
-    def start(self, target: Target) -> asyncio.Task[None]:
-        return self.dialer.dial(target, self.pool, self._tell)
-
-    def _tell(self, connection: Connection | None, fault: str) -> None:
-        self.told.append(fault if connection is None else connection)
-        self._news.set()
-
-    async def outcome(self, target: Target) -> Connection | str:
-        before = len(self.told)
-        self.start(target)
-        async with within():
-            while len(self.told) == before:
-                self._news.clear()
-                await self._news.wait()
-        return self.told[-1]
-
-
-@asynccontextmanager
-async def dials() -> AsyncIterator[Dials]:
-    made = Dials()
-    try:
-        yield made
-        assert made.bugs == []
-    finally:
-        for connection in list(made.pool.open):
-            connection.close()
-        await made.dialer.close()
-
-
-class Peer(asyncio.Protocol):
-    """A server's end of a connection."""
-
-    def __init__(self, peers: list[Peer]) -> None:
-        self.gone = asyncio.Event()
-        peers.append(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.gone.set()
-
-
-@asynccontextmanager
-async def server(
-    context: ssl.SSLContext | None = None,
-) -> AsyncIterator[tuple[int, list[Peer]]]:
-    """A port on 127.0.0.1 that takes connections, and those it took."""
-    peers: list[Peer] = []
-    loop = asyncio.get_running_loop()
-    listening = await loop.create_server(lambda: Peer(peers), "127.0.0.1", 0, ssl=context)
-    try:
-        yield listening.sockets[0].getsockname()[1], peers
-    finally:
-        listening.close()
-
-
-@contextmanager
-def dead_port() -> Iterator[int]:
-    """A port that refuses: taken, and nobody listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()[1]
-
-
-@contextmanager
-def deaf_port() -> Iterator[int]:
-    """A port that answers no SYN: its queue is full and nobody accepts."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        listening.listen(0)
-        waiting = [socket.socket() for _ in range(4)]
-        for sock in waiting:
-            sock.setblocking(False)
-            sock.connect_ex(listening.getsockname())
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            for sock in waiting:
-                sock.close()
-
 
 # --- connecting -----------------------------------------------------------------------------------
 
@@ -209,36 +99,6 @@ def test_a_dial_given_up_at_any_moment_leaves_nothing_open(turns: int) -> None:
 
 
 # --- names ----------------------------------------------------------------------------------------
-
-
-class Names(AbstractResolver):
-    """A resolver in the test's hand."""
-
-    def __init__(self) -> None:
-        self.answer: Callable[[], list[str]] = lambda: ["127.0.0.1"]
-        self.asked = 0
-        self.held = asyncio.Event()
-        self.held.set()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        self.asked += 1
-        await self.held.wait()
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=0,
-                flags=0,
-            )
-            for address in self.answer()
-        ]
-
-    async def close(self) -> None:
-        pass
 
 
 def fails() -> list[str]:
@@ -373,82 +233,5 @@ def test_a_changed_answer_is_followed(names: list[Names], monkeypatch: pytest.Mo
             await made.outcome(named(port))
 
             assert isinstance(await made.outcome(named(port)), Connection)
-
-    play(scene())
-
-
-# --- TLS ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that no authority signed, and its key, in one file."""
-    program = shutil.which("openssl")
-    if program is None:
-        assert not os.environ.get("CI"), "openssl is missing"
-        pytest.skip("openssl is missing")
-    path = tmp_path_factory.mktemp("tls") / "upstream.pem"
-    key = path.with_suffix(".key")
-    subprocess.run(
-        [
-            *(program, "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
-            *("-nodes", "-keyout", str(key), "-out", str(path), "-days", "2"),
-            *("-subj", "/CN=upstream.test", "-addext", "subjectAltName=IP:127.0.0.1"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    path.with_suffix(".both").write_bytes(path.read_bytes() + key.read_bytes())
-    return path
-
-
-def serving(certificate: Path) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate.with_suffix(".both"))
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    return context
-
-
-def test_an_authority_that_is_named_is_trusted_and_http_1_1_is_spoken(certificate: Path) -> None:
-    async def scene() -> None:
-        async with server(serving(certificate)) as (port, _), dials() as made:
-            found = await made.outcome(Target(port, tls=True, ca_file=certificate))
-
-            assert isinstance(found, Connection)
-            spoken = found.transport.get_extra_info("ssl_object")
-            assert spoken.selected_alpn_protocol() == "http/1.1"
-            assert spoken.version() in ("TLSv1.2", "TLSv1.3")
-
-    play(scene())
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_nobody_else_is_trusted(certificate: Path, names: list[Names]) -> None:
-    async def scene() -> None:
-        async with server(serving(certificate)) as (port, _), dials() as made:
-            unsigned = Target(port, tls=True)
-            another_name = Target(port, host="other.test", tls=True, ca_file=certificate)
-
-            assert await made.outcome(unsigned) == "tls_error"
-            assert await made.outcome(another_name) == "tls_error"
-            assert not made.pool.open
-
-    play(scene())
-
-
-def test_a_server_that_speaks_no_tls_is_a_tls_error() -> None:
-    async def scene() -> None:
-        loop = asyncio.get_running_loop()
-
-        class Plain(asyncio.Protocol):
-            def connection_made(self, transport: asyncio.BaseTransport) -> None:
-                cast(asyncio.Transport, transport).write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-        listening = await loop.create_server(Plain, "127.0.0.1", 0)
-        async with dials() as made:
-            port = listening.sockets[0].getsockname()[1]
-
-            assert await made.outcome(Target(port, tls=True)) == "tls_error"
-        listening.close()
 
     play(scene())

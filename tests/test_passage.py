@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.usage import Usage
-from tests.plane import NOWHERE, Caller, Plane, Provider, asked, play
+from tests.plane import NOWHERE, Plane, play
 from tests.rig import scripts as say
 from tests.streams import cut
+from tests.wires import Caller, Provider, asked
 
 LARGE = json.dumps(say.completion("z" * 1_500_000)).encode()
 JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

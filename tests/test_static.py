@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from relay.sse import EventSplitter, Kind, classify
-from tests.plane import Plane, Reply, asked, play
+from tests.plane import Plane, play
+from tests.wires import Reply, asked
 
 TEXT = '系统繁忙，请稍后再试. Sorry: "usage" and [DONE] are only words \U0001f469‍\U0001f4bb.\n\n'
 STATIC = {"m": {"static": TEXT}}
