@@ -6,12 +6,13 @@ import gzip
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.upstream.encoding import BadCoding, Inflater
+from relay.upstream.encoding import FREE, MAX_RATIO, MAX_STEP, BadCoding, Inflater
 from tests.streams import cut
 
 CODED: dict[bytes, Callable[[bytes], bytes]] = {
@@ -98,6 +99,18 @@ def test_a_bomb_is_defused_before_it_fills_the_memory() -> None:
     tracemalloc.stop()
 
     assert most < 1 << 26
+
+
+def test_what_one_segment_decodes_to_is_whole_or_refused_and_never_cut() -> None:
+    """More than a step, and yet not out of proportion."""
+    rng = Random(3)
+    body = b"".join(rng.randbytes(8) + bytes(900) for _ in range(20_000))
+    wire = gzip.compress(body)
+    assert len(body) > MAX_STEP
+    assert len(body) < FREE + MAX_RATIO * len(wire)
+
+    with pytest.raises(BadCoding):
+        Inflater(b"gzip").feed(wire)
 
 
 def test_an_honest_body_of_mebibytes_is_no_bomb() -> None:

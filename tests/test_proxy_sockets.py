@@ -10,7 +10,7 @@ import pytest
 from relay.upstream.attempt import connections_of
 from tests.plane import Plane
 from tests.rig import scripts as say
-from tests.rig.deadlines import scenario, within
+from tests.rig.deadlines import SCALE, scenario, within
 from tests.rig.raw_client import End, RawClient
 from tests.rig.scripts import Close, Flood, Gate, Reset, Script, Send, Stall
 from tests.rig.upstream import Upstream
@@ -129,7 +129,7 @@ async def test_a_client_that_leaves_frees_its_upstream_at_once(phase: str, leave
             gone = await exchange.left()
             record = await plane.record()
 
-        assert gone - left < 0.25
+        assert gone - left < 0.25 * SCALE
         assert record.outcome == "client_cancelled"
         assert not connections_of(plane.endpoint()).open
         await plane.hung_up()
@@ -149,7 +149,7 @@ async def test_a_client_that_says_too_much_and_leaves_frees_its_upstream_too(lea
             await (client.close() if leave == "close" else client.reset())
             gone = await exchange.left()
 
-        assert gone - left < 0.25
+        assert gone - left < 0.25 * SCALE
         assert [record.outcome for record in plane.records] == ["client_cancelled"]
 
 

@@ -91,6 +91,13 @@ def test_each_refusal_has_its_answer_and_one_record(name: str) -> None:
     assert KEY not in reply.body.decode()
 
 
+@pytest.mark.parametrize("name", ["an expectation", "a loop", "a junk patience", "a version"])
+def test_a_head_that_cannot_be_trusted_ends_its_connection(name: str) -> None:
+    reply, _ = answered(REFUSALS[name][0])
+
+    assert reply.headers["connection"] == "close"
+
+
 def test_unknown_and_forbidden_models_are_told_alike() -> None:
     unknown, _ = answered(request("POST", CHAT, chat_body(model="gpt-y")), keys=LIMITED)
     forbidden, _ = answered(request("POST", CHAT, chat_body(model="gpt-x")), keys=LIMITED)

@@ -188,6 +188,27 @@ def test_a_word_that_matters_is_seen_though_two_chunks_share_it(word: str) -> No
     play(scene())
 
 
+def test_an_event_of_two_lines_is_one_though_each_comes_in_a_chunk_of_its_own() -> None:
+    """The second chunk begins and ends as a whole event does."""
+    first, second = b'data: {"choices":\n', b'data: [{"index":0,"delta":{"content":"x"}}]}\n\n'
+
+    async def scene() -> None:
+        async with Plane() as plane:
+            caller, provider = plane.caller(), plane.provider()
+            caller.ask()
+            provider.say(say.SSE_HEAD + say.frame(say.WORDS[0]))
+            before = len(caller.got)
+            provider.say(say.frame(first))
+            assert len(caller.got) == before
+
+            provider.say(say.frame(second))
+
+            assert caller.answers[0].body == say.WORDS[0] + first + second
+            caller.leave()
+
+    play(scene())
+
+
 def test_an_error_that_comes_with_the_first_words_follows_them() -> None:
     broken = say.event({"error": {"message": "out of memory", "code": "oom"}})
 
