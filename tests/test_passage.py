@@ -125,7 +125,7 @@ def test_what_is_said_of_the_connection_is_what_is_done(keep: str, version: str)
     async def scene() -> None:
         async with Plane() as plane:
             caller, provider = called(plane, version, keep)
-            provider.say(framed("a length"))
+            provider.say(*cut(framed("a length"), [ENOUGH]))
 
             said = caller.answers.only.headers.get("connection", "keep-alive")
             assert (said == "close") is caller.wire.closed

@@ -297,7 +297,9 @@ def test_the_client_does_not_wait_for_the_end_of_the_framing_after_done() -> Non
     play(scene())
 
 
-@pytest.mark.parametrize("more", [say.frame(say.WORDS[0]), b"junk\r\n", say.LAST_CHUNK + b"x"])
+@pytest.mark.parametrize(
+    "more", [say.frame(say.WORDS[0]), b"9\r\ndata", b"junk\r\n", say.LAST_CHUNK + b"x"]
+)
 def test_a_connection_that_says_more_after_done_is_not_used_again(more: bytes) -> None:
     async def scene() -> None:
         async with Plane() as plane:
