@@ -354,7 +354,7 @@ class Exchange:
     def _refuse(self, error: RelayError, *, spent: bool = False) -> None:
         """The answer is an error. Its headers tell the quota as it is once the reservation is given back."""
         call = self.call
-        head, record = call.head, call.record
+        head = call.head
         self._settle(spent=spent)
         lines = self._base_lines() + error.headers()
         body = error.body()
@@ -362,10 +362,7 @@ class Exchange:
         reply = replies.whole_head(
             error.status, len(body), lines, http11=head.http11, keep_alive=keep_alive
         )
-        record.code = error.status
-        record.outcome = error.outcome
-        record.error = error.code or error.type
-        record.reason = error.reason
+        call.record.refused(error)
         call.client.send(reply + body)
         self._finish(None)
         call.client.end(keep_alive)

@@ -111,10 +111,8 @@ class Reception:
         client.send(reply if bodyless else reply + body)
         if error.key is not None:
             record.key = error.key
-        record.outcome = error.outcome
-        record.error = error.code or error.type
-        record.reason = error.reason
-        self._recorded(record, error.status)
+        record.refused(error)
+        self._proxy.emit(record)
         client.end(keep_alive)
 
     def _preflight(self, call: Call) -> None:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from relay.errors import Outcome
+from relay.errors import Outcome, RelayError
 from relay.usage import Usage
 
 Cause = Literal[
@@ -87,6 +87,13 @@ class CallRecord:
     usage: Usage | None = None
     cost: int = 0
     """Nano-dollars."""
+
+    def refused(self, error: RelayError) -> None:
+        """The answer is this error."""
+        self.code = error.status
+        self.outcome = error.outcome
+        self.error = error.code or error.type
+        self.reason = error.reason
 
     def tried(self, attempt: AttemptRecord) -> None:
         self.attempts = [*self.attempts, attempt]

@@ -64,6 +64,9 @@ class Stream:
         "usage",
     )
 
+    _splitter: EventSplitter
+    """The attempt's: it may hold the beginning of an event."""
+
     def __init__(
         self,
         owner: Ending,
@@ -90,7 +93,6 @@ class Stream:
         self._withhold = withhold_usage
         self.choices = choices
         self._connection: Connection | None = None
-        self._splitter = EventSplitter()
         self._inflater: Inflater | None = None
         self._slow = True
         """The next segment must be taken apart: something is held, or this client or answer needs another framing."""
