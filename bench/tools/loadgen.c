@@ -9,6 +9,7 @@
  *     -s       streamed calls                       -U     that ask for usage
  *     -k KEY   the bearer token                     -K N   or N keys in turn: KEY and eight digits
  *     -m MODEL                                      -b N   bytes of a body, about
+ *     -H LINE  one more header, such as 'X-Team: a' (up to 8 times)
  *     -x WORDS what the stand-in is asked to do (spec.h), as a field of the body
  *     -B N     source addresses 127.0.0.1 to 127.0.0.N in turn, for more connections than one has ports
  *     -P PID   CPU and memory of this process and its children, over the seconds counted (up to 8 times)

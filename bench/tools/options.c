@@ -39,7 +39,7 @@ options options_read(int argc, char **argv)
     options o = {.host = NULL, .key = "sk-bench", .model = "bench-model", .standin = NULL, .connections = 1,
                  .sources = 1, .duration_s = 5, .requests = -1};
     int option;
-    while ((option = getopt(argc, argv, "u:c:S:w:d:n:sUk:K:m:x:b:B:P:1z")) != -1) {
+    while ((option = getopt(argc, argv, "u:c:S:w:d:n:sUk:K:m:x:b:B:H:P:1z")) != -1) {
         switch (option) {
         case 'u': read_url(&o, optarg); break;
         case 'c': o.connections = (unsigned)atoi(optarg); break;
@@ -55,6 +55,11 @@ options options_read(int argc, char **argv)
         case 'x': o.standin = optarg; break;
         case 'b': o.body_bytes = strtoul(optarg, NULL, 10); break;
         case 'B': o.sources = (unsigned)atoi(optarg); break;
+        case 'H':
+            if (o.header_count == HEADERS_MAX)
+                fail("too many -H");
+            o.headers[o.header_count++] = optarg;
+            break;
         case 'P':
             if (o.watched_count == WATCHED_MAX)
                 fail("too many -P");
@@ -108,12 +113,17 @@ request_text request_build(const options *o)
     if (n < 0)
         abort();
     r.before_len = (size_t)n;
-    r.after = malloc(body_len + 256);
+    size_t room = 256;
+    for (unsigned i = 0; i < o->header_count; i++)
+        room += strlen(o->headers[i]) + 2;
+    r.after = malloc(room + body_len);
     if (r.after == NULL)
         abort();
-    n = snprintf(r.after, 256,
-                 "\r\nContent-Type: application/json\r\nAccept: %s\r\nUser-Agent: loadgen\r\nContent-Length: %zu\r\n\r\n",
-                 o->streamed ? "text/event-stream" : "application/json", body_len);
+    n = snprintf(r.after, room, "\r\nContent-Type: application/json\r\nAccept: %s\r\nUser-Agent: loadgen\r\n",
+                 o->streamed ? "text/event-stream" : "application/json");
+    for (unsigned i = 0; i < o->header_count; i++)
+        n += sprintf(r.after + n, "%s\r\n", o->headers[i]);
+    n += sprintf(r.after + n, "Content-Length: %zu\r\n\r\n", body_len);
     memcpy(r.after + n, body, body_len);
     r.after_len = (size_t)n + body_len;
     free(body);

@@ -8,6 +8,7 @@
 #include <sys/types.h>
 
 #define WATCHED_MAX 8
+#define HEADERS_MAX 8
 #define KEY_DIGITS 8
 
 typedef struct {
@@ -18,6 +19,8 @@ typedef struct {
     long requests;       /* in all; -1: until the time is over */
     size_t body_bytes;   /* about so long is a body at least */
     bool streamed, usage, once, never_read;
+    const char *headers[HEADERS_MAX];
+    unsigned header_count;
     pid_t watched[WATCHED_MAX];
     unsigned watched_count;
 } options;

@@ -7,8 +7,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#define TREE_MAX 512
-
 /* Appends the children of all threads of `pid`. */
 static int add_children(pid_t pid, pid_t *list, int count)
 {
@@ -59,17 +57,15 @@ static long rss_of(pid_t pid)
 
 process_usage process_tree_usage(pid_t root)
 {
-    process_usage usage = {0, 0, 0, 0};
+    process_usage usage = {.processes = 0};
     pid_t list[TREE_MAX] = {root};
     int count = 1;
     for (int i = 0; i < count; i++) {
         double cpu = cpu_of(list[i]);
         if (cpu < 0) /* it has ended */
             continue;
-        usage.processes++;
-        usage.cpu_s += cpu;
-        if (cpu > usage.busiest_s)
-            usage.busiest_s = cpu;
+        usage.pids[usage.processes] = list[i];
+        usage.cpu_s[usage.processes++] = cpu;
         usage.rss_kb += rss_of(list[i]);
         count = add_children(list[i], list, count);
     }

@@ -4,11 +4,13 @@
 
 #include <sys/types.h>
 
+#define TREE_MAX 64
+
 typedef struct {
-    int processes;      /* found alive */
-    double cpu_s;       /* user and system, since they began; to the nanosecond where the kernel allows */
-    double busiest_s;   /* of the one that used most */
-    long rss_kb;
+    int processes; /* found alive */
+    pid_t pids[TREE_MAX];
+    double cpu_s[TREE_MAX]; /* user and system, since each began, to the nanosecond */
+    long rss_kb;            /* of all of them */
 } process_usage;
 
 process_usage process_tree_usage(pid_t root);

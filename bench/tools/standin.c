@@ -3,8 +3,9 @@
  *     standin [-a ADDRESS] [-p PORT] [WORD=VALUE]...
  *
  * One thread, one epoll. POST gets a completion, streamed when its body says `"stream": true`; GET gets a list of
- * models. WORDs say how it answers and fails (spec.h). It prints {"port":…} when it listens (-p 0: a free port), and at
- * SIGTERM what it did: connections, requests, streams, events, CPU, and how late its own events left.
+ * models. WORDs say how it answers and fails (spec.h); a POST to /standin with WORDs as its body changes them for all
+ * requests to come. It prints {"port":…} when it listens (-p 0: a free port), and at SIGTERM what it did: connections,
+ * requests, streams, events, CPU, and how late its own events left.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -168,6 +169,11 @@ static unsigned draw(void) /* 0..99, the same in every run */
 static void answer(connection *c)
 {
     c->received = now_ns();
+    if (strncmp(c->request.head, "POST /standin ", 14) == 0) {
+        spec_read(&usual, c->body.first) ? add_facts(&scratch) : add_overloaded(&scratch);
+        answer_is_whole(c);
+        return;
+    }
     done.requests++;
     if (strncmp(c->request.head, "POST", 4) != 0) {
         add_facts(&scratch);

@@ -35,6 +35,22 @@ static void print_duration(const char *name, const histogram *h)
     histogram_print(h, stdout);
 }
 
+/* CPU of each process since the warm-up; one that was born meanwhile counts from its birth. */
+static void print_watched(const process_usage *from, const process_usage *to)
+{
+    double sum = 0, busiest = 0;
+    for (int i = 0; i < to->processes; i++) {
+        double used = to->cpu_s[i];
+        for (int k = 0; k < from->processes; k++)
+            if (from->pids[k] == to->pids[i])
+                used -= from->cpu_s[k];
+        sum += used;
+        busiest = used > busiest ? used : busiest;
+    }
+    printf("{\"processes\":%d,\"cpu_s\":%.6f,\"busiest_s\":%.6f,\"rss_kb\":%ld}", to->processes, sum, busiest,
+           to->rss_kb);
+}
+
 void tally_print(tally *t, const options *o, unsigned open, unsigned held)
 {
     process_usage after[WATCHED_MAX];
@@ -58,9 +74,10 @@ void tally_print(tally *t, const options *o, unsigned open, unsigned held)
     print_duration("delay_ms", &t->delay);
     print_duration("total_ms", &t->total);
     printf(",\"watched\":[");
-    for (unsigned i = 0; i < o->watched_count; i++)
-        printf("%s{\"processes\":%d,\"cpu_s\":%.6f,\"busiest_s\":%.6f,\"rss_kb\":%ld}", i ? "," : "",
-               after[i].processes, after[i].cpu_s - before[i].cpu_s, after[i].busiest_s - before[i].busiest_s,
-               after[i].rss_kb);
+    for (unsigned i = 0; i < o->watched_count; i++) {
+        if (i)
+            printf(",");
+        print_watched(&before[i], &after[i]);
+    }
     puts("]}");
 }
