@@ -25,7 +25,9 @@ def tools_busy(report: Report) -> float:
     return (report.own_cpu_s + report.watched[-1].cpu_s) / report.seconds
 
 
-def sample(case: str, running: Running, number: int, report: Report, figures: dict[str, float]) -> Sample:
+def sample(
+    case: str, running: Running, number: int, report: Report, figures: dict[str, float]
+) -> Sample:
     figures["tools_busy"] = tools_busy(report)
     return Sample(case, running.name, number, figures, failed=report.failed, loads=[report])
 
@@ -86,7 +88,7 @@ def first_token(rig: Rig, running: Running, number: int) -> Sample:
 
 
 def held(streams: int) -> Callable[[Rig, Running, int], Sample]:
-    """Memory per stream, with so many held. The program is warm: what it has allocated for other cases is not counted."""
+    """Memory per stream, with so many held, on top of what the cases before have left allocated."""
 
     def case(rig: Rig, running: Running, number: int) -> Sample:
         count = min(streams, most_streams())

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from bench.cases import CALM, per, tools_busy
 from bench.figures import Sample
+from bench.programs import pause
 from bench.rig import Rig, Running
 from bench.tools import Load
 
@@ -52,18 +53,18 @@ def stalled(rig: Rig, running: Running, number: int) -> list[Sample]:
     seconds = 5 * rig.pace
     readers = Load(100, seconds, warmup=1.5, spread=0.3, streamed=True)
     alone = rig.load(running.target, readers)
+    running.rest()
     before = running.rss_kb()
-    load = Load(STALLED, seconds + 3.0, spread=0.5, streamed=True, never_read=True, asks=FIREHOSE)
+    load = Load(STALLED, 120.0, spread=1.0, streamed=True, never_read=True, asks=FIREHOSE)
     with rig.start_load(running.target, load) as never:
+        pause(2.0)
+        running.rest()  # until every buffer on the way is full, and the stand-in waits
         beside = rig.load(running.target, readers)
         after = running.rss_kb()
-        stuck = never.report()
-    figures = {
-        "alone_p99_ms": alone.delay_ms.p99,
-        "beside_p99_ms": beside.delay_ms.p99,
-        "kb_per_stalled": (after - before) / STALLED,
-        "held": stuck.held,
-    }
+        stuck = never.finish()
+    figures = {"kb_per_stalled": (after - before) / STALLED, "held": stuck.held}
+    if alone.events and beside.events:
+        figures |= {"alone_p99_ms": alone.delay_ms.p99, "beside_p99_ms": beside.delay_ms.p99}
     failed = alone.failed + beside.failed
     return [
         Sample("stalled", running.name, number, figures, "", failed, loads=[alone, beside, stuck])

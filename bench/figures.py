@@ -74,7 +74,8 @@ def values(
     return {
         sample.round: sample.figures[figure]
         for sample in samples
-        if (sample.case, sample.peer, sample.point) == (case, peer, point) and figure in sample.figures
+        if (sample.case, sample.peer, sample.point) == (case, peer, point)
+        and figure in sample.figures
     }
 
 
@@ -86,7 +87,9 @@ def absolute(
 
 def ratio(of: dict[int, float], to: dict[int, float]) -> Spread | None:
     """Round by round; rounds that lack one of the two do not count."""
-    return spread([of[number] / to[number] for number in sorted(of.keys() & to.keys()) if to[number] > 0])
+    return spread(
+        [of[number] / to[number] for number in sorted(of.keys() & to.keys()) if to[number] > 0]
+    )
 
 
 def against(

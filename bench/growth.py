@@ -48,18 +48,16 @@ def open_streams(rig: Rig, peer: Peer, number: int) -> Iterator[Sample]:
         count = min(wanted, most_streams() - 100)
         rig.standin.say(CALM)
         with rig.running(peer.name, peer.launch, streams=count + 200) as running:
-            spread = count / 1000
-            seconds = 4 * rig.pace
-            load = Load(
-                count, spread + seconds + 7.0, spread=spread, streamed=True, sources=4, asks=IDLE
-            )
+            spread = count / 500
+            load = Load(count, 300.0, spread=spread, streamed=True, sources=4, asks=IDLE)
             with rig.start_load(running.target, load) as streams:
-                pause(spread + 1.5)
+                pause(spread + 0.5)
+                running.rest()
                 before = running.cpu_s()
                 pause(2.0)
                 idle_share = (running.cpu_s() - before) / 2.0
                 report = _plain(rig, running.target)
-                held = streams.report()
+                held = streams.finish()
             sample = _sample("open_streams", running, number, count, report)
             if "us_per_request" in sample.figures:
                 own = report.watched[0].cpu_s - idle_share * report.seconds
@@ -140,8 +138,8 @@ def _reload_stall(rig: Rig, running: Running) -> float:
 def workers(rig: Rig, number: int) -> Iterator[Sample | Skipped]:
     """Plain calls through one and two workers: what two CPUs could serve, from the CPU that a call took.
 
-    The tools need CPU, too, so on a small machine the rate itself says little. `capacity_per_s` is what the workers would
-    serve if each had a CPU for itself: their number over the CPU of a call, less the unevenness of their shares.
+    The tools need CPU, too, so on a small machine the rate itself says little. `capacity_per_s` is what the workers
+    would serve with a CPU each: all calls, over the CPU seconds of the worker that used most.
     """
     rig.standin.say(CALM)
     for count in WORKERS:

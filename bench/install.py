@@ -87,7 +87,13 @@ def _npm(folder_name: str, name: str, version: str) -> str:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     failed = _run(
-        ["npm", "install", *("--prefix", str(folder), "--silent", "--no-audit", "--no-fund"), "--ignore-scripts", wanted]
+        [
+            "npm",
+            "install",
+            *("--prefix", str(folder), "--silent", "--no-audit", "--no-fund"),
+            "--ignore-scripts",
+            wanted,
+        ]
     )
     if failed:
         shutil.rmtree(folder)

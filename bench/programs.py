@@ -38,7 +38,12 @@ class Program:
         """
         home.mkdir(parents=True, exist_ok=True)
         self.said = home / "stderr.txt"
-        here = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", "TMPDIR": str(home)}
+        here = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "LANG": "C.UTF-8",
+            "TMPDIR": str(home),
+        }
         with self.said.open("wb") as stderr, contextlib.ExitStack() as files:
             out: IO[bytes] | int = subprocess.PIPE
             if stdout is not None:

@@ -62,7 +62,9 @@ class Running:
 class Rig:
     """What all cases of a run share. `pace` shortens or stretches every load."""
 
-    def __init__(self, tools: Tools, standin: Standin, cpus: Cpus, home: Path, pace: float = 1.0) -> None:
+    def __init__(
+        self, tools: Tools, standin: Standin, cpus: Cpus, home: Path, pace: float = 1.0
+    ) -> None:
         self.tools = tools
         self.standin = standin
         self.cpus = cpus
@@ -98,13 +100,17 @@ class Rig:
         try:
             how = launch(place)
             out = None if how.announces else place.home / "calls.log"
-            with Program(how.command, cpus or {self.cpus.peer}, place.home, how.env, out) as program:
+            with Program(
+                how.command, cpus or {self.cpus.peer}, place.home, how.env, out
+            ) as program:
                 port = place.port
                 if how.announces:
                     port = int(program.first_line() or 0)
                 _wait_for_answer(program, port, how, patience_s)
                 url = f"http://127.0.0.1:{port}{how.path}"
-                target = Target(url, how.key, how.model, (program.pid, self.standin.pid), how.headers)
+                target = Target(
+                    url, how.key, how.model, (program.pid, self.standin.pid), how.headers
+                )
                 yield Running(name, target, program, place.home)
         finally:
             shutil.rmtree(place.home, ignore_errors=True)

@@ -86,7 +86,11 @@ class Run:
     # --- stages -------------------------------------------------------------------------------
 
     def _main(self, rig: Rig, peer: Peer, number: int) -> None:
-        played: list[Callable[[Rig, Running, int], Sample]] = [cases.plain, cases.events, cases.first_token]
+        played: list[Callable[[Rig, Running, int], Sample]] = [
+            cases.plain,
+            cases.events,
+            cases.first_token,
+        ]
         if number == 0 or peer in (NGINX, RELAY):
             played.append(cases.held(self.options.streams))
         try:

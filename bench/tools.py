@@ -1,12 +1,13 @@
 """The two C programs: built once per change, started, and their reports read.
 
-`standin` is the upstream of every measurement, `loadgen` its client. What they count is told at the head of their sources.
+`standin` is the upstream of every measurement, `loadgen` its client; the heads of their sources tell what they count.
 """
 
 from __future__ import annotations
 
 import http.client
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +151,12 @@ class Load:
         if self.asks:
             told.append(("-x", self.asks))
         words = [str(word) for pair in told for word in pair]
-        for flag, on in (("-s", self.streamed), ("-U", self.usage), ("-1", self.once), ("-z", self.never_read)):
+        for flag, on in (
+            ("-s", self.streamed),
+            ("-U", self.usage),
+            ("-1", self.once),
+            ("-z", self.never_read),
+        ):
             if on:
                 words.append(flag)
         return words
@@ -180,6 +186,11 @@ class LoadGenerator(Program):
             *watched,
         ]
         super().__init__(command, {cpu}, home)
+
+    def finish(self) -> Report:
+        """Ends it now."""
+        self.send(signal.SIGTERM)
+        return self.report()
 
     def report(self) -> Report:
         """Waits for its end.

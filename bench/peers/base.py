@@ -123,7 +123,9 @@ def pip_version(package: str) -> Callable[[], str]:
     def ask() -> str:
         python = installed(package, "bin", "python")
         code = f"import importlib.metadata as m; print(m.version({package!r}))"
-        done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [str(python), "-c", code], capture_output=True, text=True, check=False
+        )
         return done.stdout.strip() or "?"
 
     return ask

@@ -45,7 +45,9 @@ def config(place: Place) -> dict[str, Any]:
         "static_resources": {
             "listeners": [
                 {
-                    "address": {"socket_address": {"address": "127.0.0.1", "port_value": place.port}},
+                    "address": {
+                        "socket_address": {"address": "127.0.0.1", "port_value": place.port}
+                    },
                     "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
                 }
             ],
@@ -63,7 +65,10 @@ def config(place: Place) -> dict[str, Any]:
                                     {
                                         "endpoint": {
                                             "address": {
-                                                "socket_address": {"address": host, "port_value": int(port)}
+                                                "socket_address": {
+                                                    "address": host,
+                                                    "port_value": int(port),
+                                                }
                                             }
                                         }
                                     }

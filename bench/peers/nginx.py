@@ -51,7 +51,7 @@ def launch(place: Place) -> Launch:
             home=place.home,
             port=place.port,
             upstream=place.upstream,
-            connections=place.streams * 2 + 300,
+            connections=int(place.streams * 2.2) + 300,
         ),
         "utf-8",
     )

@@ -1,11 +1,15 @@
-"""The relay of this checkout, with everything on: key check, rate limits, price, metrics, access log, failover armed."""
+"""The relay of this checkout with everything on: key, rate limits, price, metrics, access log, failover armed.
+
+`BENCH_RELAY` in the environment may name another one to measure, such as `/opt/relay/bin/relay`.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import shlex
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 from bench import ROOT
@@ -20,7 +24,8 @@ LOG = "calls.log"
 
 
 def command() -> list[str]:
-    return [sys.executable, "-m", "relay", "serve", "-c", "config.yaml"]
+    run = shlex.split(os.environ.get("BENCH_RELAY", "")) or [sys.executable, "-m", "relay"]
+    return [*run, "serve", "-c", "config.yaml"]
 
 
 def hashed(key: str) -> str:
@@ -36,7 +41,8 @@ def config(place: Place, *, endpoints: int = 2, workers: int = 1) -> dict[str, A
         "admin": {"listen": f"127.0.0.1:{place.port + 1}"},
         "state": {"path": str(place.home / "state")},
         "upstreams": {
-            name: {"base_url": f"http://{place.upstream}/v1", "api_keys": [f"sk-{name}"]} for name in names
+            name: {"base_url": f"http://{place.upstream}/v1", "api_keys": [f"sk-{name}"]}
+            for name in names
         },
         "models": {
             "bench-model": {
@@ -49,10 +55,12 @@ def config(place: Place, *, endpoints: int = 2, workers: int = 1) -> dict[str, A
     }
 
 
-def start(place: Place, fields: dict[str, Any], run: Sequence[str] = ()) -> Launch:
+def start(place: Place, fields: dict[str, Any]) -> Launch:
     """A relay with this configuration."""
     (place.home / "config.yaml").write_text(json.dumps(fields, indent=1), "utf-8")  # which is YAML
-    return Launch(list(run or command()), {"PYTHONPATH": str(ROOT)}, key=KEY)
+    # A relay of one's own choice is not to import this checkout.
+    env = {} if os.environ.get("BENCH_RELAY") else {"PYTHONPATH": str(ROOT)}
+    return Launch(command(), env, key=KEY)
 
 
 def launch(place: Place) -> Launch:

@@ -16,7 +16,7 @@
  *     -1       a new connection for each call
  *     -z       never read the answer: connections are held until the end
  *
- * One thread, one epoll. Prints one JSON object (tally.c). Times are in milliseconds: `delay` of each content event
+ * One thread, one epoll. Ends before its time at SIGTERM. Prints one JSON object (tally.c). Times are in milliseconds: `delay` of each content event
  * since the stand-in sent it; `first_content` since the call was sent; `added`: of that, what was not the stand-in's
  * own (call sent → arrived there, and first content sent → here); `total` of a whole call.
  */
@@ -24,6 +24,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,6 +67,13 @@ static long left_to_start;  /* with -n */
 static unsigned over;       /* connections with nothing more to do */
 static uint64_t segment_at; /* when the segment in hand was read */
 static uint64_t calls;
+static volatile sig_atomic_t stopping;
+
+static void on_signal(int number)
+{
+    (void)number;
+    stopping = 1;
+}
 
 static void watch(connection *c, uint32_t events, int operation)
 {
@@ -296,6 +304,8 @@ int main(int argc, char **argv)
     left_to_start = o.requests;
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     prctl(PR_SET_TIMERSLACK, 1ul);
+    struct sigaction stop = {.sa_handler = on_signal};
+    sigaction(SIGTERM, &stop, NULL);
     connections = calloc(o.connections, sizeof *connections);
     if (connections == NULL)
         abort();
@@ -306,10 +316,10 @@ int main(int argc, char **argv)
         connections[i].number = i;
         deadline_set(&connections[i].dial, start + (uint64_t)(o.spread_s * NS_PER_S * i / o.connections));
     }
-    while (now_ns() < warm)
+    while (now_ns() < warm && !stopping)
         turn(warm);
     tally_begin(&counts, &o);
-    while (now_ns() < end && over < o.connections)
+    while (now_ns() < end && !stopping && over < o.connections)
         turn(end);
     unsigned open = 0, held = 0;
     for (unsigned i = 0; i < o.connections; i++) {
