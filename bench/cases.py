@@ -37,6 +37,14 @@ def per(total_s: float, count: int) -> float:
     return total_s * 1e6 / count if count else 0.0
 
 
+def warm(rig: Rig, running: Running) -> None:
+    """Before anything is counted: connections to the upstream, caches, allocators, compilers that run along."""
+    rig.standin.say(CALM)
+    rig.load(running.target, Load(32, 3 * rig.pace))
+    rig.load(running.target, Load(32, 1 * rig.pace, streamed=True))
+    running.rest()
+
+
 def plain(rig: Rig, running: Running, number: int) -> Sample:
     """32 connections, one call after the other, as fast as it goes."""
     rig.standin.say(CALM)
@@ -95,7 +103,14 @@ def held(streams: int) -> Callable[[Rig, Running, int], Sample]:
         rig.standin.say("events=1000 first_ms=100 interval_ms=5000 tick_ms=0")
         before = running.rss_kb()
         spread = count / 1000
-        load = Load(count, 2.0, warmup=spread + 3.0, spread=spread, streamed=True, sources=4)
+        load = Load(
+            count,
+            2 * rig.pace,
+            warmup=spread + 0.5 + 2.5 * rig.pace,
+            spread=spread,
+            streamed=True,
+            sources=4,
+        )
         report = rig.load(running.target, load)
         figures: dict[str, float] = {"streams": report.open}
         if report.open >= count * 0.9:

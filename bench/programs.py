@@ -88,15 +88,18 @@ class Program:
         """Ends it and all that it started; what it had printed and nobody read."""
         if self.running:
             self._process.terminate()
-        try:
-            out, _ = self._process.communicate(timeout=PATIENCE_S)
-        except subprocess.TimeoutExpired:
-            out = b""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(PATIENCE_S)
         # Its session is its own: nothing but its descendants is in this group.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait()
-        return out or b""
+        printed = self._process.stdout
+        if printed is None or printed.closed:
+            return b""
+        with printed:
+            rest: bytes = printed.read()
+        return rest
 
     def __enter__(self) -> Self:
         return self

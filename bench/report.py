@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ HEAD = """\
 
 Written by `make bench`; [bench/README.md](../bench/README.md) says what each figure means and how to run it yourself.
 Every figure is a median over {rounds} rounds, with the smallest and largest in brackets. What counts are the ratios to
-nginx, made round by round: absolute times are this machine's.
+nginx, made round by round: absolute times are this machine's. {others}
 
 {date} · {cpu}, {cores} CPUs · {kernel} · {python} ({build})
 
@@ -30,6 +31,10 @@ seconds of delay. First token: what the program adds before it, 20 streams. Dela
 answer. nginx, HAProxy and Envoy check no key, count nothing and know no failover here; the relay does all of it and
 writes a log line per call. {DAGGER}
 """
+
+
+QUIET = 0.1
+"""CPUs that others may use before figures are to be doubted."""
 
 
 def write(results: Results, folder: Path) -> list[Path]:
@@ -51,6 +56,7 @@ def markdown(results: Results) -> str:
     parts = [
         HEAD.format(
             rounds=results.options.get("rounds", "?"),
+            others=_others(results.samples),
             date=machine.date,
             cpu=machine.cpu,
             cores=machine.cores,
@@ -65,6 +71,16 @@ def markdown(results: Results) -> str:
         _skipped(results),
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _others(samples: Sequence[Sample]) -> str:
+    """How quiet the machine was."""
+    used = [sample.figures["others_cpus"] for sample in samples if "others_cpus" in sample.figures]
+    if not used:
+        return ""
+    middle, most = statistics.median(used), max(used)
+    loud = "**The machine was not quiet:** other" if middle >= QUIET else "Other"
+    return f"{loud} programs used {middle:.0%} of a CPU meanwhile ({most:.0%} at most)."
 
 
 def main_table(results: Results) -> str:

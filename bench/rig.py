@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import os
+import resource
 import shutil
 import socket
 import time
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench import machine
 from bench.machine import Cpus
 from bench.peers.base import Launch, Place
 from bench.programs import Program, ProgramError, pause
@@ -70,6 +72,7 @@ class Rig:
         self.cpus = cpus
         self.home = home
         self.pace = pace
+        self._others: list[float] = []
         self._numbers = itertools.count()
         self._ports = itertools.count(LOWEST_PORT, 2)
 
@@ -121,9 +124,25 @@ class Rig:
         return LoadGenerator(self.tools, target, load, self.cpus.load, home)
 
     def load(self, target: Target, load: Load) -> Report:
-        """A load, to its end."""
+        """A load, to its end. Notes how much CPU others used meanwhile."""
+        began, busy, ours = time.monotonic(), machine.busy_s(), self._ours_s(target)
         with self.start_load(target, load) as generator:
-            return generator.report()
+            report = generator.report()
+        others = (machine.busy_s() - busy) - (self._ours_s(target) - ours)
+        self._others.append(max(0.0, others / (time.monotonic() - began)))
+        return report
+
+    def others(self) -> float:
+        """CPUs that programs which are none of ours used during the loads since this was last asked; the worst."""
+        worst = max(self._others, default=0.0)
+        self._others.clear()
+        return worst
+
+    def _ours_s(self, target: Target) -> float:
+        """CPU seconds of the peer, the stand-in, and the loads that have ended."""
+        running = sum(cpu for pid in target.pids for _, cpu, _ in _group(pid))
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return running + ended.ru_utime + ended.ru_stime
 
 
 def _free(port: int) -> bool:

@@ -49,6 +49,7 @@ class Run:
     def __init__(self, options: Options, home: Path) -> None:
         self.options = options
         self.home = home
+        self.others: Callable[[], float] = lambda: 0.0
         self.results = Results(machine.describe(), {}, {}, options.told(), [], [])
 
     def play(self) -> Results:
@@ -59,6 +60,7 @@ class Run:
         peers = [peer for peer in PEERS if self._wanted(peer)]
         with tools.Standin(built, cpus.standin, self.home / "standin") as standin:
             rig = Rig(built, standin, cpus, self.home, self.options.pace)
+            self.others = rig.others
             try:
                 self._stages(rig, peers)
             except KeyboardInterrupt:
@@ -102,6 +104,7 @@ class Run:
             ) as running:
                 self.results.versions[peer.name] = peer.version()
                 self.results.kinds[peer.name] = peer.what
+                cases.warm(rig, running)
                 for case in played:
                     self._keep([case(rig, running, number)])
                     running.rest()
@@ -139,6 +142,7 @@ class Run:
     def _keep(self, samples: Sequence[Sample]) -> None:
         for sample in samples:
             self.results.samples.append(sample)
+            sample.figures["others_cpus"] = self.others()
             figures = "  ".join(f"{name}={value:.4g}" for name, value in sample.figures.items())
             failed = f"  failed={sample.failed}" if sample.failed else ""
             where = f" {sample.point}" if sample.point else ""

@@ -287,6 +287,8 @@ static void turn(uint64_t end)
     uint64_t now = now_ns();
     for (deadline *d; (d = deadline_next()) != NULL && d->due <= now;)
         dial((connection *)d);
+    if (over == o.connections)
+        return;
     deadline *next = deadline_next();
     if (next != NULL && next->due < end)
         end = next->due;
@@ -310,7 +312,6 @@ int main(int argc, char **argv)
     if (connections == NULL)
         abort();
     uint64_t start = now_ns(), warm = start + (uint64_t)(o.warmup_s * NS_PER_S);
-    uint64_t end = warm + (uint64_t)(o.duration_s * NS_PER_S);
     for (unsigned i = 0; i < o.connections; i++) {
         connections[i].fd = -1;
         connections[i].number = i;
@@ -319,6 +320,7 @@ int main(int argc, char **argv)
     while (now_ns() < warm && !stopping)
         turn(warm);
     tally_begin(&counts, &o);
+    uint64_t end = counts.began + (uint64_t)(o.duration_s * NS_PER_S);
     while (now_ns() < end && !stopping && over < o.connections)
         turn(end);
     unsigned open = 0, held = 0;
