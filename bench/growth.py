@@ -89,7 +89,7 @@ def endpoints(rig: Rig, number: int) -> Iterator[Sample]:
 
 
 def keys(rig: Rig, number: int) -> Iterator[Sample | Skipped]:
-    """Plain calls that use all of more and more keys in turn; their loading, and a reload under load."""
+    """Plain calls with many of more and more keys in turn; their loading, and a reload under load."""
     rig.standin.say(CALM)
     for count in KEYS:
 
@@ -138,8 +138,9 @@ def _reload_stall(rig: Rig, running: Running) -> float:
 def workers(rig: Rig, number: int) -> Iterator[Sample | Skipped]:
     """Plain calls through one and two workers: what two CPUs could serve, from the CPU that a call took.
 
-    The tools need CPU, too, so on a small machine the rate itself says little. `capacity_per_s` is what the workers
-    would serve with a CPU each: all calls, over the CPU seconds of the worker that used most.
+    The tools need CPU, too, so on a small machine the rate itself says little. `capacity_per_s` is what as many CPUs
+    would serve: all calls, over the CPU seconds of the process that used most, or over an equal share of all CPU
+    seconds (a supervisor's, too) where that is more.
     """
     rig.standin.say(CALM)
     for count in WORKERS:
@@ -156,5 +157,7 @@ def workers(rig: Rig, number: int) -> Iterator[Sample | Skipped]:
             sample = _sample("workers", running, number, count, report)
             used = report.watched[0]
             sample.figures["busiest_share"] = used.busiest_s / used.cpu_s
-            sample.figures["capacity_per_s"] = report.calls / used.busiest_s
+            sample.figures["capacity_per_s"] = report.calls / max(
+                used.busiest_s, used.cpu_s / count
+            )
             yield sample

@@ -226,12 +226,12 @@ def workers(samples: Sequence[Sample]) -> str:
         "workers",
         "CPU µs per call",
         "share of the busiest",
-        "calls per second of its CPU",
+        "calls/s on as many CPUs",
         "× one worker",
     ]
     return (
-        "## Workers\n\nBy CPU accounting, since the load needs a CPU, too: the calls served, over the CPU seconds of\n"
-        "the worker that used most. It is what they would serve with a CPU each.\n\n"
+        "## Workers\n\nBy CPU accounting, since the load needs a CPU, too: what as many CPUs would serve,\n"
+        "from the CPU that a call took and the unevenness between the processes.\n\n"
         + table(head, rows)
     )
 
@@ -298,7 +298,12 @@ ALL: tuple[Callable[[Sequence[Sample]], str], ...] = (
         "endpoints",
         "Plain calls over pools of more and more endpoints.",
     ),
-    _growth("keys", "Keys", "keys", "Plain calls that use all of the keys in turn."),
+    _growth(
+        "keys",
+        "Keys",
+        "keys",
+        "Plain calls with up to 1,000 of the keys in turn, spread over all of them.",
+    ),
     keys,
     workers,
     self_check,

@@ -212,6 +212,19 @@ async def test_a_broken_answer_has_its_own_name(tools: Tools, tmp_path: Path, ki
 
 
 @scenario
+async def test_many_keys_take_turns_spread_over_all_of_them(tools: Tools, tmp_path: Path) -> None:
+    async with Upstream(say.plain(200, {"text": f"@{1:019}/{1:019};"})) as upstream:
+        what = Load(1, 20, calls=1001, keys=5000)
+
+        report = await scripted(tools, upstream, tmp_path, what)
+
+    used = [exchange.request.headers["authorization"] for exchange in upstream.exchanges]
+    assert report.calls == 1001
+    assert used[:2] == ["Bearer sk-bench00000000", "Bearer sk-bench00000005"]
+    assert (used[999], used[1000]) == ("Bearer sk-bench00004995", used[0])
+
+
+@scenario
 async def test_a_port_where_nobody_listens_is_refused(tools: Tools, tmp_path: Path) -> None:
     async with Upstream() as upstream:
         gone = upstream.base_url

@@ -6,6 +6,15 @@ import json
 
 from bench.peers.base import Launch, Npm, Peer, Place, installed, program
 
+# It listens on every address, and cannot be told otherwise: it is made to take loopback.
+LOOPBACK = """
+const net = require("node:net");
+const listen = net.Server.prototype.listen;
+net.Server.prototype.listen = function (port, ...rest) {
+  return listen.call(this, port, "127.0.0.1", ...rest.filter((one) => typeof one === "function"));
+};
+"""
+
 # The server under it puts a `Response` of its own in place of Node's, which keeps a provider's headers as they are,
 # unchangeable; Portkey adds some, so each stream would end as a 500. It is left with Node's own.
 KEEP_RESPONSE = """
@@ -21,7 +30,7 @@ def launch(place: Place) -> Launch:
     node = program("node", "nodejs")
     server = installed("portkey", *PACKAGE, "build", "start-server.js")
     first = place.home / "first.cjs"
-    first.write_text(KEEP_RESPONSE, "utf-8")
+    first.write_text(LOOPBACK + KEEP_RESPONSE, "utf-8")
     return Launch(
         [node, "--require", str(first), str(server), "--headless", f"--port={place.port}"],
         {"NODE_ENV": "production", "TRUSTED_CUSTOM_HOSTS": "127.0.0.1,localhost"},

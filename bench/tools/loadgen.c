@@ -7,7 +7,8 @@
  *     -w S     warm-up that is not counted (0)      -d S   seconds counted after it (5)
  *     -n N     so many calls in all, then end; -d is then the longest it may take
  *     -s       streamed calls                       -U     that ask for usage
- *     -k KEY   the bearer token                     -K N   or N keys in turn: KEY and eight digits
+ *     -k KEY   the bearer token                     -K N   or many: KEY and eight digits, below N; at most 1,000 of
+ *                                                          them are used, in turn, evenly spread
  *     -m MODEL                                      -b N   bytes of a body, about
  *     -H LINE  one more header, such as 'X-Team: a' (up to 8 times)
  *     -x WORDS what the stand-in is asked to do (spec.h), as a field of the body
@@ -41,6 +42,7 @@
 #include "options.h"
 #include "tally.h"
 
+#define KEYS_USED 1000u
 #define REDIAL_NS 50000000u /* after a failure: 50 ms */
 
 typedef enum { CLOSED, CONNECTING, SENDING, WAITING, HOLDING, OVER } phase;
@@ -153,8 +155,10 @@ static void begin(connection *c)
         retire(c);
         return;
     }
-    if (o.keys) /* a stride that visits all of them, far from each other */
-        snprintf(c->digits, sizeof c->digits, "%08u", (unsigned)(calls * 7919 % o.keys));
+    if (o.keys) {
+        unsigned used = o.keys < KEYS_USED ? o.keys : KEYS_USED;
+        snprintf(c->digits, sizeof c->digits, "%08u", (unsigned)(calls % used * (o.keys / used)));
+    }
     calls++;
     c->sent = 0;
     c->had_content = false;
