@@ -1,47 +1,31 @@
 """A chat call's body: what we act on, read once; what we change, changed in the client's own bytes.
 
-Only the fields of `_Wire` are looked at; everything else passes unread, but its JSON is valid (a body that two parsers
-could read differently is refused: a field we act on given twice, bad UTF-8, half a surrogate pair). Edits are
+Only the fields of `shapes.Body` are looked at; everything else passes unread, but its JSON is valid (a body that two
+parsers could read differently is refused: a field we act on given twice, bad UTF-8, half a surrogate pair). Edits are
 made at the top level only, never by writing the body anew. Errors name the field, never what stood in it.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec import UNSET, Raw
 
 from relay.errors import BadField, BadJson
 from relay.jsonscan import UNREADABLE, Member, TooManyMembers, members
 from relay.prompts import TOKENS_A_MESSAGE, media_of, up_to_first_user
-
-LARGEST_COUNT: Final = 2**53 - 1
-"""The largest integer that every JSON parser reads exactly; times `n` it still fits 64 bits."""
-MOST_CHOICES: Final = 128
-
-_Count = Annotated[int, Meta(ge=1, le=LARGEST_COUNT)]
-_Choices = Annotated[int, Meta(ge=1, le=MOST_CHOICES)]
-_Name = Annotated[str, Meta(min_length=1)]
-
-
-class _Wire(msgspec.Struct, gc=False):
-    """The fields we act on. Their types are the rule; what is only measured or forwarded stays raw."""
-
-    model: _Name | UnsetType | None = UNSET
-    messages: Raw = Raw()
-    stream: bool | UnsetType | None = UNSET
-    stream_options: Raw = Raw()
-    max_tokens: _Count | UnsetType | None = UNSET
-    max_completion_tokens: _Count | UnsetType | None = UNSET
-    n: _Choices | UnsetType | None = UNSET
-    user: str | UnsetType | None = UNSET
-    prompt_cache_key: str | UnsetType | None = UNSET
-    tools: Raw = Raw()
-    functions: Raw = Raw()
-    response_format: Raw = Raw()
-
+from relay.shapes import (
+    FIELDS,
+    MOST_CHOICES,
+    Body,
+    StreamOptions,
+    count_objects,
+    decode_body,
+    decode_options,
+    decode_string,
+)
 
 _EXPECTED: Final = {
     "model": "model must be a non-empty string",
@@ -57,27 +41,29 @@ _EXPECTED: Final = {
 }
 """What a client hears that sent something else."""
 
-FIELDS: Final = _Wire.__struct_fields__
-"""The fields we act on, the ones that are only measured among them: none may be given twice."""
-
-
-class _Message(msgspec.Struct, gc=False):
-    """Any object."""
-
-
-class _Options(msgspec.Struct, gc=False):
-    include_usage: bool | None = None
-
-
-_decode_wire = msgspec.json.Decoder(_Wire).decode
-_decode_messages = msgspec.json.Decoder(list[_Message]).decode
-_decode_options = msgspec.json.Decoder(_Options).decode
-_decode_string = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class ChatBody(msgspec.Struct, gc=False):
+class ChatBody:
     """What a chat call asks for. Keeps the bytes of the body alive (`messages` is a view): drop it with the body."""
+
+    __slots__ = (
+        "flat",
+        "has_stream_options",
+        "include_usage",
+        "max_tokens",
+        "max_tokens_given",
+        "message_count",
+        "messages",
+        "model",
+        "model_at",
+        "n",
+        "options_given",
+        "prompt_cache_key",
+        "stream",
+        "tool_bytes",
+        "user",
+    )
 
     model: str
     stream: bool
@@ -120,7 +106,7 @@ class ChatBody(msgspec.Struct, gc=False):
 def decode(body: bytes) -> ChatBody:
     """The body's facts. Raises `BadJson`, or `BadField` with the field's name."""
     try:
-        wire = _decode_wire(body)
+        wire = decode_body(body)
         if not body.isascii():
             # msgspec skips over the text of what it does not build, unseen.
             body.decode()
@@ -136,23 +122,23 @@ def decode(body: bytes) -> ChatBody:
     if model_at < 0:
         model_at = _places(body, FIELDS)["model"].start
     options = _options(wire) if wire.stream_options else None
-    return ChatBody(
-        wire.model,
-        wire.stream is True,
-        None if options is None else options.include_usage,
-        options is not None,
-        max(wire.max_tokens or 0, wire.max_completion_tokens or 0) or None,
-        wire.n or 1,
-        wire.user or None,
-        wire.prompt_cache_key or None,
-        wire.messages,
-        count,
-        len(wire.tools) + len(wire.functions) + len(wire.response_format),
-        model_at,
-        bool(wire.stream_options),
-        wire.max_tokens is not UNSET,
-        messages.count(b"[") == 1,
-    )
+    chat = ChatBody()
+    chat.model = wire.model
+    chat.stream = wire.stream is True
+    chat.include_usage = None if options is None else options.include_usage
+    chat.has_stream_options = options is not None
+    chat.max_tokens = max(wire.max_tokens or 0, wire.max_completion_tokens or 0) or None
+    chat.n = wire.n or 1
+    chat.user = wire.user or None
+    chat.prompt_cache_key = wire.prompt_cache_key or None
+    chat.messages = wire.messages
+    chat.message_count = count
+    chat.tool_bytes = len(wire.tools) + len(wire.functions) + len(wire.response_format)
+    chat.model_at = model_at
+    chat.options_given = bool(wire.stream_options)
+    chat.max_tokens_given = wire.max_tokens is not UNSET
+    chat.flat = messages.count(b"[") == 1
+    return chat
 
 
 def _field_error(text: str) -> BadField | BadJson:
@@ -171,7 +157,7 @@ def _count_messages(messages: bytes) -> int:
     if not messages or messages == b"null":
         raise BadField("messages is required", param="messages")
     try:
-        return len(_decode_messages(messages))
+        return len(count_objects(messages))
     except msgspec.ValidationError:
         raise _bad("messages") from None
     except RecursionError:
@@ -179,13 +165,13 @@ def _count_messages(messages: bytes) -> int:
         raise BadJson from None
 
 
-def _options(wire: _Wire) -> _Options | None:
+def _options(wire: Body) -> StreamOptions | None:
     """The client's `stream_options`, null as none."""
     raw = bytes(wire.stream_options)
     if raw == b"null":
         return None
     try:
-        options = _decode_options(raw)
+        options = decode_options(raw)
     except msgspec.ValidationError as error:
         inside = "include_usage" in str(error)
         raise _bad("stream_options.include_usage" if inside else "stream_options") from None
@@ -201,7 +187,7 @@ def _options(wire: _Wire) -> _Options | None:
 # -- no field twice --
 
 
-def _model_at(body: bytes, wire: _Wire, messages: bytes) -> int:
+def _model_at(body: bytes, wire: Body, messages: bytes) -> int:
     """Where the key `model` stands, if a look proves that no field we act on is given twice; else -1.
 
     The proof: whole values are cut out of valid JSON, which takes no top-level key away. In what is left there is no
@@ -239,7 +225,7 @@ def _value_at(data: bytes, key: bytes, value: bytes) -> int:
     return at if data.startswith(value, at) else -1
 
 
-def _each_once(rest: bytes, wire: _Wire) -> bool:
+def _each_once(rest: bytes, wire: Body) -> bool:
     count = rest.count
     return (
         count(b'"model"') == 1
@@ -268,7 +254,7 @@ def _places(data: bytes, names: tuple[str, ...], path: str = "") -> dict[str, Me
         raise BadJson from None
     for member in found:
         key = member.key
-        name = _decode_string(b'"%s"' % key) if b"\\" in key else key.decode()
+        name = decode_string(b'"%s"' % key) if b"\\" in key else key.decode()
         if name in places:
             raise BadField(f"{path}{name} is given twice", param=path + name)
         if name in names:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic, time
-from typing import cast
+from typing import Final, cast
 
 from relay import errors
 from relay.admission.principals import Principal
@@ -37,7 +37,12 @@ HIGH_WATER = 65536
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-_IDLE, _HEAD, _BODY, _BUSY, _DISCARD, _CLOSED = range(6)
+_IDLE: Final = 0
+_HEAD: Final = 1
+_BODY: Final = 2
+_BUSY: Final = 3
+_DISCARD: Final = 4
+_CLOSED: Final = 5
 
 
 class ClientConnection(asyncio.Protocol):

@@ -127,7 +127,7 @@ class Stream:
         self._inflater = inflater
         self._wrote = self.last = now
         connection.receiver = self
-        if any(event.kind is Kind.ERROR for event in events):
+        if any(event.kind == Kind.ERROR for event in events):
             # Passing them ends the stream: the head must be out before.
             self._client.send(head)
             head = b""
@@ -314,25 +314,25 @@ class Stream:
     def _pass(self, event: Event, out: list[bytes]) -> None:
         """Acts on one event that was looked into, and keeps it for the client or not."""
         kind = event.kind
-        if kind is Kind.ERROR:
+        if kind == Kind.ERROR:
             if out:
                 self._client.send(self._framed(b"".join(out)))
                 out.clear()
             self.break_off("error_event", *describe(event.error, self._scrub))
             return
-        if kind is Kind.COMMENT:
+        if kind == Kind.COMMENT:
             out.append(event.raw)
             return
         if event.usage is not None:
             self.usage = event.usage
-        if kind is Kind.USAGE:
+        if kind == Kind.USAGE:
             # Servers send it last: a stream that got here without `[DONE]` is whole.
             self._summed = True
             if self._withhold:
                 self.last = monotonic()
                 return
         self._count()
-        if kind is Kind.DONE:
+        if kind == Kind.DONE:
             self.done = True
         elif event.finished:
             self._finished.update(event.finished)

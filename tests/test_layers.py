@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "relay"
 
 ROOMS: dict[int, tuple[str, ...]] = {
     # words
-    0: ("errors", "usage", "sse", "chunked", "jsonscan", "gaps"),
+    0: ("errors", "usage", "sse", "chunked", "jsonscan", "gaps", "shapes"),
     # facts
     1: ("call", "operations", "pricing", "records", "timers", "chatbody", "prompts", "config"),
     # machines

@@ -23,7 +23,7 @@ def chunks(reply: Reply) -> list[dict[str, Any]]:
     splitter = EventSplitter()
     events = [classify(event) for event in splitter.feed(reply.body)]
     assert not splitter.pending
-    assert [event.kind is Kind.DONE for event in events].index(True) == len(events) - 1
+    assert [event.kind == Kind.DONE for event in events].index(True) == len(events) - 1
     return [json.loads(event.data or b"") for event in events[:-1]]
 
 

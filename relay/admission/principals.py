@@ -86,8 +86,14 @@ class KeyLike(Protocol):
 class NoLimits:
     """The limits of a key that has none."""
 
-    rpm = tpm = concurrent = requests_per_day = tokens_per_day = tokens_per_month = None
-    usd_per_day = usd_per_month = None
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrent: int | None = None
+    requests_per_day: int | None = None
+    tokens_per_day: int | None = None
+    tokens_per_month: int | None = None
+    usd_per_day: Decimal | float | None = None
+    usd_per_month: Decimal | float | None = None
 
 
 NO_LIMITS: LimitsLike = NoLimits()

@@ -322,10 +322,10 @@ class Attempt:
             kind = event.kind
             if commit:
                 self._events.append(event)
-            elif kind is Kind.ERROR:
+            elif kind == Kind.ERROR:
                 self._fail(failures.from_error_object(event.error, self._scrub, wall=time()))
                 return
-            elif kind is not Kind.COMMENT:
+            elif kind != Kind.COMMENT:
                 # Comments end here: they are the upstream's way of saying that nothing has happened yet.
                 self._events.append(event)
                 commit = kind in COMMITS

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 from relay.chunked import SIZES, BadFraming, Chunked, size_of, whole_events
 from relay.upstream.headers import MAX_HEAD, ResponseHead, parse_head
@@ -23,7 +23,12 @@ MAX_INFORMATIONAL = 16
 ONE_WRITE = 65536
 """Bytes up to which head and body are joined for one write."""
 
-_HEAD, _CHUNKED, _LENGTH, _UNTIL_CLOSE, _IDLE, _CLOSED = range(6)
+_HEAD: Final = 0
+_CHUNKED: Final = 1
+_LENGTH: Final = 2
+_UNTIL_CLOSE: Final = 3
+_IDLE: Final = 4
+_CLOSED: Final = 5
 
 
 class Receiver(Protocol):
