@@ -31,7 +31,7 @@ from relay.observe.accesslog import AccessLog
 from relay.observe.linewriter import LineWriter
 from relay.observe.metrics import Metrics
 from relay.observe.sources import Seen
-from relay.port import Patience
+from relay.port import Patience, Port
 from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import Batch
@@ -82,16 +82,14 @@ class Relay:
         self._reception = Reception(
             self._proxy, self._snapshot, self._health.livez, self._health.readyz
         )
-        self._front = Front(
-            self._reception, self._wheel, RequestIds(token_hex(6)), _patience(config)
-        )
+        self._port = Port(self._reception, self._wheel, RequestIds(token_hex(6)), _patience(config))
         self._seen = Seen(
             self._proxy, self._gate, self._memory, access_log, self._live, log_dropped
         )
         self._metrics.sources = self._seen
         self._guard = admin.Guard(_token(config))
         self._wheel.on_lag = self._metrics.observe_lag
-        self._front_runner = web.ServerRunner(self._front)
+        self._front_runner = web.ServerRunner(Front(self._port))
         self._admin_runner: web.AppRunner | None = None
         self._beat: asyncio.TimerHandle | None = None
 
@@ -177,7 +175,7 @@ class Relay:
         """No call is under way; half a request that has come in still becomes one (its deadline is short)."""
         if self._proxy.active:
             return
-        if self._front.receiving:
+        if self._port.receiving:
             self._loop.call_later(TICK, self._idle)
         else:
             self._stop_now.set()
@@ -218,8 +216,8 @@ class Relay:
         self._config = config
         self._snapshot = self._reception.snapshot = snapshot
         self._gate.reload(snapshot.principals, config.groups)
-        self._front.patience = _patience(config)
-        self._front.memo.clear()
+        self._port.patience = _patience(config)
+        self._port.memo.clear()
         self._guard.change(_token(config))
         self._access_log.format = config.observability.access_log
         self._metrics.configure(

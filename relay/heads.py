@@ -105,6 +105,7 @@ class HeadMemo:
             return
         if len(self._heads) >= MEMO_SIZE:
             self._heads.clear()
+        head.before, head.after = data[:at], data[stop : end + 4]
         self._heads[data[:at] + data[stop:end]] = head
 
     def clear(self) -> None:
@@ -159,6 +160,7 @@ def _read(message: RawHead) -> Head:
     """The facts of a head that the parser accepted."""
     headers = message.headers
     head = Head()
+    head.before = head.after = b""
     head.method = message.method
     head.path = message.path.split("?", 1)[0]
     found = operations.find(head.path)

@@ -26,7 +26,7 @@ SHORTEST_MEDIUM: Final = len('{"file":0}')
 """Bytes of the smallest part that could pass for a medium."""
 
 
-def media_of(messages: Raw) -> tuple[int, int]:
+def media_of(messages: bytes) -> tuple[int, int]:
     """How many content parts carry media, and the bytes of the media themselves.
 
     Beyond `MOST_PARTS` as many as the bytes could hold: an upper bound still, and no key will pay for it.
@@ -71,7 +71,7 @@ def _media_bytes(content: Raw) -> Sequence[int]:
     ]
 
 
-def up_to_first_user(messages: Raw) -> Iterator[bytes]:
+def up_to_first_user(messages: bytes) -> Iterator[bytes]:
     """The messages a cache would have seen before, as spelled: the system's words and the first user's."""
     try:
         for raw, message in zip(decode_raws(messages), decode_contents(messages), strict=True):

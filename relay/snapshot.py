@@ -189,16 +189,19 @@ class Snapshot:
         """Every route the key may use, in the order of the config."""
         return (route for name, route in self.routes.items() if principal.allows(name))
 
-    def need(self, route: Route, chat: ChatBody, bound: int) -> Need:
-        """The worst case of a call whose prompt has at most `bound` tokens, whichever model answers it in the end."""
+    def need(self, route: Route, chat: ChatBody, bound: int, *, money: bool) -> Need:
+        """The worst case of a call whose prompt has at most `bound` tokens, whichever model answers it in the end.
+
+        `money`: whether anybody asks what it costs.
+        """
         output = (chat.max_tokens or route.max_output) * chat.n
         prompt = int(bound * route.memory.ratio * MARGIN) + 1
         if prompt > bound:
             prompt = bound
         cost = 0
-        if route.prices:
-            worst = Usage(bound, output)
-            cost = max(price.worst(worst) for price in route.prices)
+        if money:
+            for price in route.prices:
+                cost = max(cost, price.worst(bound, output))
         return Need(prompt + output, bound + output, cost)
 
     def gaps(self, model: str, upstream: str) -> GapCounts:

@@ -75,6 +75,24 @@ class EventSplitter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that are whole now, each with its blank line. Raises `EventTooLong`."""
+        events: list[bytes] = []
+        if self._opened and not self._mixed and not self._held and data.find(b"\r") < 0:
+            # Whole events that end in LF LF, one behind the other: what nearly all servers send.
+            start, size = 0, len(data)
+            while start < size and data[start] > 13:
+                end = data.find(b"\n\n", start) + 2
+                if end < 2 or end - start > MAX_EVENT:
+                    break
+                events.append(data[start:end])
+                start = end
+            if start == size:
+                return events
+            data = data[start:]
+        self._feed(data, events)
+        return events
+
+    def _feed(self, data: bytes, events: list[bytes]) -> None:
+        """Adds to `events`, whatever their ends."""
         buffer: bytes | bytearray = data
         if self._held:
             self._held += data
@@ -82,22 +100,20 @@ class EventSplitter:
         if not self._opened:
             if len(buffer) < 3 and _BOM.startswith(buffer):
                 self._held = bytearray(buffer)
-                return []
+                return
             self._opened = True
             if buffer.startswith(_BOM):
                 self._held = bytearray()
                 buffer = bytes(buffer[3:])
         if not self._mixed and data.find(b"\r") >= 0:
             self._mixed = True
-        events, start = self._cut(buffer)
+        start = self._cut(buffer, events)
         self._keep(buffer, start)
         if len(self._held) > MAX_EVENT:
             raise EventTooLong(events)
-        return events
 
-    def _cut(self, buffer: bytes | bytearray) -> tuple[list[bytes], int]:
-        """The whole events of the buffer, and where the rest begins."""
-        events: list[bytes] = []
+    def _cut(self, buffer: bytes | bytearray, events: list[bytes]) -> int:
+        """Adds the whole events of the buffer; returns where the rest begins."""
         start, at, inside = 0, self._from, self._inside
         size = len(buffer)
         while True:
@@ -118,7 +134,7 @@ class EventSplitter:
             start = at = end
             inside = False
         self._from, self._inside = at - start, inside
-        return events, start
+        return start
 
     def _end_of_event(self, buffer: bytes | bytearray, at: int) -> int:
         if self._mixed:

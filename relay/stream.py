@@ -10,14 +10,13 @@ Rules that hold here:
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from time import monotonic
 
 from relay.call import Client
 from relay.chunked import LAST_CHUNK, frame, unframed
 from relay.endings import BROKEN, MESSAGES, Ending, Limits
 from relay.errors import error_event
-from relay.gaps import GAP_EDGES, GapCounts
+from relay.gaps import GapCounts, bucket_of
 from relay.records import Cause
 from relay.sse import Event, EventSplitter, EventTooLong, Kind, classify, strip_null_usage
 from relay.timers import NEVER, Wheel
@@ -188,7 +187,7 @@ class Stream:
         if (
             self._slow
             or not data.endswith(b"\n\n\r\n")
-            or not data.startswith(b"data:", first)
+            or data[first : first + 5] != b"data:"
             or find(b'"usage"') >= 0
             or find(b'"error"') >= 0
             or find(b"[DONE]") >= 0
@@ -200,7 +199,7 @@ class Stream:
         now = monotonic()
         gap = now - self.last
         self.last = now
-        self._counts[bisect_left(GAP_EDGES, gap)] += 1
+        self._counts[bucket_of(gap)] += 1
         self._gaps.total += gap
         if gap > self.max_gap:
             self.max_gap = gap

@@ -25,7 +25,7 @@ from relay.call import RequestIds
 from relay.config.file import loads
 from relay.front import Front
 from relay.health import Health
-from relay.port import Patience
+from relay.port import Patience, Port
 from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import CallRecord
@@ -151,7 +151,7 @@ class Plane:
         self.reception = Reception(self.proxy, self.snapshot, self.health.livez, self.health.readyz)
         timeouts = self.config.server.timeouts
         patience = Patience(timeouts.header, timeouts.body, timeouts.keep_alive)
-        self.front = Front(self.reception, self.wheel, RequestIds("test"), patience)
+        self.front = Front(Port(self.reception, self.wheel, RequestIds("test"), patience))
         return self
 
     async def __aexit__(

@@ -19,7 +19,17 @@ ROOMS: dict[int, tuple[str, ...]] = {
     # words
     0: ("errors", "usage", "sse", "chunked", "jsonscan", "gaps", "shapes"),
     # facts
-    1: ("call", "operations", "pricing", "records", "timers", "chatbody", "prompts", "config"),
+    1: (
+        "call",
+        "operations",
+        "pricing",
+        "records",
+        "timers",
+        "chatbody",
+        "chatedit",
+        "prompts",
+        "config",
+    ),
     # machines
     2: ("admission", "upstream"),
     # compiled

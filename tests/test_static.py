@@ -46,7 +46,7 @@ def test_a_streamed_one_is_a_role_the_words_and_the_end() -> None:
             record = plane.records[0]
             assert (record.outcome, record.upstream, record.code) == ("degraded", "static", 200)
             assert record.events == len(found) + 1
-            assert record.attempts == []
+            assert record.attempts == ()
             caller.leave()
 
     play(scene())

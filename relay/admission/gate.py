@@ -28,12 +28,16 @@ from relay.errors import BudgetSpent, RateLimited, RelayError
 _KEY: Final = "your key"
 _GROUP: Final = "your key's group"
 
-_REQUESTS_LINES: Final = (
-    b"x-ratelimit-limit-requests: %d\r\n"
-    b"x-ratelimit-remaining-requests: %d\r\n"
-    b"x-ratelimit-reset-requests: %b\r\n"
+_REQUESTS_NAMES: Final = (
+    b"x-ratelimit-limit-requests: ",
+    b"\r\nx-ratelimit-remaining-requests: ",
+    b"\r\nx-ratelimit-reset-requests: ",
 )
-_TOKENS_LINES: Final = _REQUESTS_LINES.replace(b"requests", b"tokens")
+_TOKENS_NAMES: Final = (
+    b"x-ratelimit-limit-tokens: ",
+    b"\r\nx-ratelimit-remaining-tokens: ",
+    b"\r\nx-ratelimit-reset-tokens: ",
+)
 
 _UNITS: Final = {
     "rpm": "requests per minute",
@@ -82,7 +86,16 @@ class Applicant(Protocol):
 class Purse:
     """The limits a principal draws on, its own and its group's. Lives until the next reload."""
 
-    __slots__ = ("counts_tokens", "entries", "group", "has_budget", "key", "requests", "tokens")
+    __slots__ = (
+        "counts_money",
+        "counts_tokens",
+        "entries",
+        "group",
+        "has_budget",
+        "key",
+        "requests",
+        "tokens",
+    )
 
     def __init__(self, key: Account, group: Account | None) -> None:
         self.key = key
@@ -97,6 +110,7 @@ class Purse:
         units = {unit for _, unit in self.entries}
         self.counts_tokens = bool(units - {REQUESTS})
         """Something here depends on how long a call is."""
+        self.counts_money = COST in units
         self.has_budget = bool(units & {TOKENS_WORST, COST})
         """An answer that grew past its reservation would overspend."""
         self.requests = _buckets("rpm", accounts)
@@ -222,9 +236,9 @@ class Gate:
         tick = int(now * 1000.0 + 0.5)
         lines = b""
         if purse.requests:
-            lines = _REQUESTS_LINES % _tightest(purse.requests, tick)
+            lines = _tightest(_REQUESTS_NAMES, purse.requests, tick)
         if purse.tokens:
-            lines += _TOKENS_LINES % _tightest(purse.tokens, tick)
+            lines += _tightest(_TOKENS_NAMES, purse.tokens, tick)
         return lines
 
     def reload(self, principals: Principals, groups: Mapping[str, GroupLike]) -> None:
@@ -279,15 +293,27 @@ def _buckets(name: str, accounts: list[Account]) -> tuple[TokenBucket, ...]:
     return tuple(machine for machine in found if isinstance(machine, TokenBucket))
 
 
-def _tightest(buckets: tuple[TokenBucket, ...], tick: int) -> tuple[int, int, bytes]:
-    """Limit, remaining and reset of the bucket with least left."""
+def _tightest(
+    names: tuple[bytes, bytes, bytes], buckets: tuple[TokenBucket, ...], tick: int
+) -> bytes:
+    """The lines with limit, remaining and reset of the bucket with least left."""
     bucket = buckets[0]
     left, full_in = bucket.state(tick)
     for other in buckets[1:]:
         state = other.state(tick)
         if state[0] < left:
             bucket, (left, full_in) = other, state
-    return bucket.limit, left, go_duration(full_in)
+    limit, remaining, reset = names
+    parts = (
+        limit,
+        str(bucket.limit).encode(),
+        remaining,
+        str(left).encode(),
+        reset,
+        go_duration(full_in),
+        b"\r\n",
+    )
+    return b"".join(parts)
 
 
 def go_duration(ms: int) -> bytes:

@@ -215,9 +215,9 @@ class Attempt:
         request = self._request
         head = self.member.endpoint.request_head
         body = request.body
-        connection.send(
-            self, b"%b%bcontent-length: %d\r\n\r\n" % (head, request.forward, len(body)), body
-        )
+        length = str(len(body)).encode()
+        whole = b"".join((head, request.forward, b"content-length: ", length, b"\r\n\r\n"))
+        connection.send(self, whole, body)
 
     # -- wire.Receiver --
 

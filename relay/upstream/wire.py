@@ -131,7 +131,12 @@ class Connection(asyncio.Protocol):
             receiver = self.receiver
             if self._state == _CHUNKED and self._chunked is None and receiver is not None:
                 # One whole chunk a segment is what nearly every event of nearly every upstream is.
-                eol = data.find(b"\r\n", 0, 10)
+                if data[3:5] == b"\r\n":
+                    eol = 3
+                elif data[2:4] == b"\r\n":
+                    eol = 2
+                else:
+                    eol = data.find(b"\r\n", 0, 10)
                 line = data[:eol]
                 size = SIZES.get(line) or size_of(line)
                 if size and len(data) == eol + 4 + size and data.endswith(b"\r\n"):
