@@ -17,10 +17,10 @@ BASE ?= $(shell for p in /usr/bin/python3 python3 python3.14 python3.13 python3.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run compile test check sdks lock clean
+.PHONY: help run compile test check sdks bench bench-peers lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## start the relay with config.yaml (CONFIG=... for another file)
 	@exec $(VENV)/bin/relay serve --text -c $(CONFIG)
@@ -37,6 +37,12 @@ check: $(VENV)/.dev ## lint, formatting, types, the import layers
 	@$(PY) -m pytest -q tests/test_layers.py
 
 sdks: $(SDK)/openai-1/.done $(SDK)/openai-2/.done $(SDK)/npm/.done ## the SDKs the tests drive, each in its own environment
+
+bench: $(VENV)/.run ## measure the relay against nginx and every peer there is, into docs/ (ARGS='--pace 0.3' for a look)
+	@$(PY) -m bench run $(ARGS)
+
+bench-peers: $(VENV)/.run ## install the peers that Debian, PyPI and npm have, each in its own environment
+	@$(PY) -m bench install $(ARGS)
 
 lock: $(VENV)/.dev ## resolve pyproject.toml anew into the two lock files
 	@$(LOCK) -o requirements.lock
