@@ -20,8 +20,8 @@ from relay.errors import ModelNotFound
 from relay.gaps import GapCounts, GapTable
 from relay.pricing import Price
 from relay.replies import Cors
+from relay.upstream import tls
 from relay.upstream.attempt import connections_of
-from relay.upstream.dial import tls_context
 from relay.upstream.endpoint import Directory, Endpoint
 from relay.upstream.headers import request_head
 from relay.upstream.pool import Member, Pool
@@ -290,7 +290,7 @@ def _equip(endpoint: Endpoint, memory: Memory) -> None:
     endpoint.request_head = request_head(path, endpoint.authority, endpoint.credential)
     if endpoint.tls:
         # Reading the system's authorities takes tens of milliseconds, so not at the first call.
-        tls_context(endpoint.ca_file)
+        tls.prepare(endpoint.ca_file)
 
 
 def _routes(
