@@ -15,7 +15,8 @@ from relay.admission.gate import Need
 from relay.admission.principals import Principal, Principals
 from relay.call import Head
 from relay.chatbody import ChatBody
-from relay.config.model import Config, ModelConfig, UpstreamConfig
+from relay.config.model import Config, ModelConfig
+from relay.config.upstreams import UpstreamConfig
 from relay.errors import ModelNotFound
 from relay.gaps import GapCounts, GapTable
 from relay.pricing import Price
@@ -29,10 +30,6 @@ from relay.upstream.scrub import Scrubber
 from relay.upstream.wire import Connections
 from relay.usage import Usage
 
-POOL_IDLE = 4.0
-"""Seconds an upstream connection may idle: uvicorn (vLLM, SGLang) closes at 5."""
-POOL_AGE = 300.0
-"""Seconds a connection may live, so that a changed name is followed."""
 FIRST_RATIO = 0.25
 """Tokens a byte of a prompt, before any answer taught better."""
 LEARNING = 0.05
@@ -278,14 +275,18 @@ def _endpoint(
         total=timeouts.total,
         ca_file=upstream.ca_file,
     )
-    _equip(endpoint, memory)
+    _equip(endpoint, upstream, memory)
     return endpoint
 
 
-def _equip(endpoint: Endpoint, memory: Memory) -> None:
+def _equip(endpoint: Endpoint, upstream: UpstreamConfig, memory: Memory) -> None:
     """Gives an endpoint its connections and its prepared head."""
+    limits = upstream.connections
     if endpoint.connections is None:
-        endpoint.connections = Connections(memory.loop, POOL_IDLE, POOL_AGE, memory.report)
+        endpoint.connections = Connections(
+            memory.loop, limits.max_idle, limits.max_age, memory.report
+        )
+    connections_of(endpoint).limit(limits.max_idle, limits.max_age, limits.max_kept)
     path = endpoint.base_path + CHAT_PATH
     endpoint.request_head = request_head(path, endpoint.authority, endpoint.credential)
     if endpoint.tls:

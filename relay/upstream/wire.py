@@ -20,6 +20,11 @@ from relay.upstream.headers import MAX_HEAD, ResponseHead, parse_head
 
 MAX_INFORMATIONAL = 16
 """1xx heads before the answer."""
+MAX_KEPT = 1000
+"""Idle connections of one endpoint."""
+STALE_WITHIN = 2.0
+"""Seconds after a request in which a kept connection that breaks without a byte was closed before the request: round
+trips of a far upstream, and a lost packet. Any later, the upstream had the request and may have worked on it."""
 ONE_WRITE = 65536
 """Bytes up to which head and body are joined for one write."""
 
@@ -80,6 +85,7 @@ class Connection(asyncio.Protocol):
         self.used = 0
         self.born = now
         self.idle_since = now
+        """Or, while it is in use, since when it was."""
 
     def send(self, receiver: Receiver, head: bytes, body: bytes) -> None:
         """Sends one request. The answer is reported to `receiver`."""
@@ -168,8 +174,9 @@ class Connection(asyncio.Protocol):
         if receiver is None:
             return
         if state == _HEAD:
-            fresh = not self.used or self._buffer or self._informational
-            receiver.lost("reset_before_headers" if fresh else "stale_conn")
+            answered = self._buffer or self._informational
+            stale = self.used and not answered and self.pool.since(self.idle_since) < STALE_WITHIN
+            receiver.lost("stale_conn" if stale else "reset_before_headers")
         elif state == _UNTIL_CLOSE and exc is None:
             receiver.ended(True)
         elif state in (_CHUNKED, _LENGTH, _UNTIL_CLOSE):
@@ -298,7 +305,7 @@ class Connection(asyncio.Protocol):
 class Connections:
     """The connections of one endpoint: those that are idle, freshest last. Lives as long as its endpoint."""
 
-    __slots__ = ("_clock", "_idle", "max_age", "max_idle", "open", "report")
+    __slots__ = ("_clock", "_idle", "max_age", "max_idle", "max_kept", "open", "report")
 
     def __init__(
         self,
@@ -315,7 +322,15 @@ class Connections:
         """Seconds; below the upstream's own, so that we are the one who closes (uvicorn: 5 s)."""
         self.max_age = max_age
         """Seconds; so that a changed DNS answer is found."""
+        self.max_kept = MAX_KEPT
+        """Idle ones."""
         self.open: set[Connection] = set()
+
+    def limit(self, max_idle: float, max_age: float, max_kept: int) -> None:
+        """The limits from now on, as a reload may change them."""
+        self.max_idle = max_idle
+        self.max_age = max_age
+        self.max_kept = max_kept
 
     def take(self, now: float) -> Connection | None:
         """The freshest idle connection that is still good, or None."""
@@ -332,8 +347,13 @@ class Connections:
             ):
                 connection.close()
                 continue
+            connection.idle_since = now
             return connection
         return None
+
+    def since(self, then: float) -> float:
+        """Seconds gone by."""
+        return self._clock() - then
 
     def made(self, connection: Connection) -> None:
         self.open.add(connection)
@@ -342,7 +362,12 @@ class Connections:
         """Takes back a connection that is ready for another request."""
         connection.idle_since = self._clock()
         connection.resume()
-        self._idle.append(connection)
+        idle = self._idle
+        idle.append(connection)
+        while len(idle) > self.max_kept:
+            oldest = idle.popleft()
+            if oldest._state == _IDLE:
+                oldest.close()
 
     def forget(self, connection: Connection) -> None:
         self.open.discard(connection)
