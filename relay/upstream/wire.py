@@ -17,6 +17,7 @@ from typing import Protocol, cast
 
 from relay.chunked import SIZES, BadFraming, Chunked, size_of, whole_events
 from relay.upstream.headers import MAX_HEAD, ResponseHead, parse_head
+from relay.upstream.sips import SIP, Sips
 
 MAX_INFORMATIONAL = 16
 """1xx heads before the answer."""
@@ -60,6 +61,7 @@ class Connection(asyncio.Protocol):
         "_chunked",
         "_informational",
         "_left",
+        "_sipping",
         "_state",
         "born",
         "idle_since",
@@ -80,6 +82,7 @@ class Connection(asyncio.Protocol):
         self._chunked: Chunked | None = None
         self._left = 0
         self._informational = 0
+        self._sipping = False
         self.keep_alive = False
         self.paused = False
         self.used = 0
@@ -135,7 +138,8 @@ class Connection(asyncio.Protocol):
                 eol = data.find(b"\r\n", 0, 10)
                 line = data[:eol]
                 size = SIZES.get(line) or size_of(line)
-                if size and len(data) == eol + 4 + size and data.endswith(b"\r\n"):
+                fits = size and size <= SIP and len(data) == eol + 4 + size
+                if fits and data.endswith(b"\r\n"):
                     receiver.chunks(data, eol + 2)
                     return
             self._take(data)
@@ -145,6 +149,9 @@ class Connection(asyncio.Protocol):
 
     def _take(self, data: bytes) -> None:
         receiver = self.receiver
+        if len(data) > SIP and not self._sipping:
+            self._sipping = True
+            self.transport.set_protocol(Sips(self))
         if self._state == _CHUNKED and receiver is not None:
             if self._chunked is None:
                 first = whole_events(data)
@@ -299,6 +306,9 @@ class Connection(asyncio.Protocol):
             self.close()
         else:
             self._state = _IDLE
+            if self._sipping:
+                self._sipping = False
+                self.transport.set_protocol(self)
             self.pool.put(self)
 
 
