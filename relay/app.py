@@ -26,6 +26,7 @@ from relay.config import file
 from relay.config.model import Config
 from relay.front import Front
 from relay.health import BEAT, Health
+from relay.listener import listeners
 from relay.observe import logs
 from relay.observe.accesslog import AccessLog
 from relay.observe.linewriter import LineWriter
@@ -117,10 +118,8 @@ class Relay:
     async def _listen(self) -> None:
         await self._front_runner.setup()
         address = self._config.server.listen
-        front = web.TCPSite(
-            self._front_runner, address.host, address.port, backlog=BACKLOG, reuse_address=True
-        )
-        await front.start()
+        for sock in listeners(address.host, address.port, BACKLOG):
+            await web.SockSite(self._front_runner, sock, backlog=BACKLOG).start()
         self._admin_runner = await self._start_admin()
         self._health.phase = "ready"
         self._announce()

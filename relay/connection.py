@@ -30,8 +30,8 @@ MAX_DRAINED = 65536
 """Bytes of an unwanted body that are read away so that the client sees the answer before the close."""
 LINGER = 2.0
 """Seconds in which it is read away."""
-HIGH_WATER = 65536
-"""Bytes waiting for a slow client at which its upstream is paused."""
+HIGH_WATER = 32768
+"""Bytes waiting for a slow client, beside the kernel's `listener.MAX_UNSENT`, at which its upstream is paused."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 

@@ -15,13 +15,14 @@ from relay.admission.gate import Need
 from relay.admission.principals import Principal, Principals
 from relay.call import Head
 from relay.chatbody import ChatBody
-from relay.config.model import Config, ModelConfig, UpstreamConfig
+from relay.config.model import Config, ModelConfig
+from relay.config.upstreams import UpstreamConfig
 from relay.errors import ModelNotFound
 from relay.gaps import GapCounts, GapTable
 from relay.pricing import Price
 from relay.replies import Cors
+from relay.upstream import tls
 from relay.upstream.attempt import connections_of
-from relay.upstream.dial import tls_context
 from relay.upstream.endpoint import Directory, Endpoint
 from relay.upstream.headers import request_head
 from relay.upstream.pool import Member, Pool
@@ -29,10 +30,6 @@ from relay.upstream.scrub import Scrubber
 from relay.upstream.wire import Connections
 from relay.usage import Usage
 
-POOL_IDLE = 4.0
-"""Seconds an upstream connection may idle: uvicorn (vLLM, SGLang) closes at 5."""
-POOL_AGE = 300.0
-"""Seconds a connection may live, so that a changed name is followed."""
 FIRST_RATIO = 0.25
 """Tokens a byte of a prompt, before any answer taught better."""
 LEARNING = 0.05
@@ -281,19 +278,23 @@ def _endpoint(
         total=timeouts.total,
         ca_file=upstream.ca_file,
     )
-    _equip(endpoint, memory)
+    _equip(endpoint, upstream, memory)
     return endpoint
 
 
-def _equip(endpoint: Endpoint, memory: Memory) -> None:
+def _equip(endpoint: Endpoint, upstream: UpstreamConfig, memory: Memory) -> None:
     """Gives an endpoint its connections and its prepared head."""
+    limits = upstream.connections
     if endpoint.connections is None:
-        endpoint.connections = Connections(memory.loop, POOL_IDLE, POOL_AGE, memory.report)
+        endpoint.connections = Connections(
+            memory.loop, limits.max_idle, limits.max_age, memory.report
+        )
+    connections_of(endpoint).limit(limits.max_idle, limits.max_age, limits.max_kept)
     path = endpoint.base_path + CHAT_PATH
     endpoint.request_head = request_head(path, endpoint.authority, endpoint.credential)
     if endpoint.tls:
         # Reading the system's authorities takes tens of milliseconds, so not at the first call.
-        tls_context(endpoint.ca_file)
+        tls.prepare(endpoint.ca_file)
 
 
 def _routes(

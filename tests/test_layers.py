@@ -39,7 +39,7 @@ ROOMS: dict[int, tuple[str, ...]] = {
     # edges
     5: (
         *("cli", "__main__", "app", "process", "banner", "keys"),
-        *("front", "port", "connection", "heads", "reception"),
+        *("front", "port", "connection", "heads", "listener", "reception"),
         *("admin", "health", "page", "observe"),
     ),
 }

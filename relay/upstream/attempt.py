@@ -331,7 +331,8 @@ class Attempt:
                 commit = kind in COMMITS
         if commit:
             self._commit()
-            self._owner.stream_committed(self, self._events)
+            events, self._events = self._events, []  # we live as long as the stream, they do not
+            self._owner.stream_committed(self, events)
 
     def _hold(self, data: bytes) -> None:
         self._body.append(data)
@@ -346,7 +347,8 @@ class Attempt:
                 self._fail(failures.encoded())
         elif self._held > MAX_HELD:
             self._commit()
-            self._owner.answer_large(self, b"".join(self._body))
+            body, self._body = b"".join(self._body), []
+            self._owner.answer_large(self, body)
 
     def _judge_body(self) -> None:
         """The body is whole: an answer, an error, or neither."""

@@ -17,9 +17,15 @@ from typing import Final, Protocol, cast
 
 from relay.chunked import SIZES, BadFraming, Chunked, size_of, whole_events
 from relay.upstream.headers import MAX_HEAD, ResponseHead, parse_head
+from relay.upstream.sips import SIP, Sips
 
 MAX_INFORMATIONAL = 16
 """1xx heads before the answer."""
+MAX_KEPT = 1000
+"""Idle connections of one endpoint."""
+STALE_WITHIN = 2.0
+"""Seconds after a request in which a kept connection that breaks without a byte was closed before the request: round
+trips of a far upstream, and a lost packet. Any later, the upstream had the request and may have worked on it."""
 ONE_WRITE = 65536
 """Bytes up to which head and body are joined for one write."""
 
@@ -60,6 +66,7 @@ class Connection(asyncio.Protocol):
         "_chunked",
         "_informational",
         "_left",
+        "_sipping",
         "_state",
         "born",
         "idle_since",
@@ -80,11 +87,13 @@ class Connection(asyncio.Protocol):
         self._chunked: Chunked | None = None
         self._left = 0
         self._informational = 0
+        self._sipping = False
         self.keep_alive = False
         self.paused = False
         self.used = 0
         self.born = now
         self.idle_since = now
+        """Or, while it is in use, since when it was."""
 
     def send(self, receiver: Receiver, head: bytes, body: bytes) -> None:
         """Sends one request. The answer is reported to `receiver`."""
@@ -139,7 +148,8 @@ class Connection(asyncio.Protocol):
                     eol = data.find(b"\r\n", 0, 10)
                 line = data[:eol]
                 size = SIZES.get(line) or size_of(line)
-                if size and len(data) == eol + 4 + size and data.endswith(b"\r\n"):
+                fits = size and size <= SIP and len(data) == eol + 4 + size
+                if fits and data.endswith(b"\r\n"):
                     receiver.chunks(data, eol + 2)
                     return
             self._take(data)
@@ -149,6 +159,9 @@ class Connection(asyncio.Protocol):
 
     def _take(self, data: bytes) -> None:
         receiver = self.receiver
+        if len(data) > SIP and not self._sipping:
+            self._sipping = True
+            self.transport.set_protocol(Sips(self))
         if self._state == _CHUNKED and receiver is not None:
             if self._chunked is None:
                 first = whole_events(data)
@@ -178,8 +191,9 @@ class Connection(asyncio.Protocol):
         if receiver is None:
             return
         if state == _HEAD:
-            fresh = not self.used or self._buffer or self._informational
-            receiver.lost("reset_before_headers" if fresh else "stale_conn")
+            answered = self._buffer or self._informational
+            stale = self.used and not answered and self.pool.since(self.idle_since) < STALE_WITHIN
+            receiver.lost("stale_conn" if stale else "reset_before_headers")
         elif state == _UNTIL_CLOSE and exc is None:
             receiver.ended(True)
         elif state in (_CHUNKED, _LENGTH, _UNTIL_CLOSE):
@@ -302,13 +316,16 @@ class Connection(asyncio.Protocol):
             self.close()
         else:
             self._state = _IDLE
+            if self._sipping:
+                self._sipping = False
+                self.transport.set_protocol(self)
             self.pool.put(self)
 
 
 class Connections:
     """The connections of one endpoint: those that are idle, freshest last. Lives as long as its endpoint."""
 
-    __slots__ = ("_clock", "_idle", "max_age", "max_idle", "open", "report")
+    __slots__ = ("_clock", "_idle", "max_age", "max_idle", "max_kept", "open", "report")
 
     def __init__(
         self,
@@ -325,7 +342,15 @@ class Connections:
         """Seconds; below the upstream's own, so that we are the one who closes (uvicorn: 5 s)."""
         self.max_age = max_age
         """Seconds; so that a changed DNS answer is found."""
+        self.max_kept = MAX_KEPT
+        """Idle ones."""
         self.open: set[Connection] = set()
+
+    def limit(self, max_idle: float, max_age: float, max_kept: int) -> None:
+        """The limits from now on, as a reload may change them."""
+        self.max_idle = max_idle
+        self.max_age = max_age
+        self.max_kept = max_kept
 
     def take(self, now: float) -> Connection | None:
         """The freshest idle connection that is still good, or None."""
@@ -342,8 +367,13 @@ class Connections:
             ):
                 connection.close()
                 continue
+            connection.idle_since = now
             return connection
         return None
+
+    def since(self, then: float) -> float:
+        """Seconds gone by."""
+        return self._clock() - then
 
     def made(self, connection: Connection) -> None:
         self.open.add(connection)
@@ -352,7 +382,12 @@ class Connections:
         """Takes back a connection that is ready for another request."""
         connection.idle_since = self._clock()
         connection.resume()
-        self._idle.append(connection)
+        idle = self._idle
+        idle.append(connection)
+        while len(idle) > self.max_kept:
+            oldest = idle.popleft()
+            if oldest._state == _IDLE:
+                oldest.close()
 
     def forget(self, connection: Connection) -> None:
         self.open.discard(connection)
