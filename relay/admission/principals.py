@@ -90,10 +90,9 @@ class KeyLike(Protocol):
 class FiledKeys(Protocol):
     """Very many configured keys, compiled one by one when they first call. All of them have a hash."""
 
-    @property
-    def by_digest(self) -> Mapping[bytes, KeyLike]: ...
-    @property
-    def by_id(self) -> Mapping[str, KeyLike]: ...
+    def __len__(self) -> int: ...
+    def of_id(self, id: str) -> KeyLike | None: ...
+    def of_digest(self, digest: bytes) -> KeyLike | None: ...
     @property
     def expiring(self) -> Sequence[KeyLike]: ...
 
@@ -102,9 +101,16 @@ class NoKeys:
     """No key files."""
 
     def __init__(self) -> None:
-        self.by_digest: dict[bytes, KeyLike] = {}
-        self.by_id: dict[str, KeyLike] = {}
         self.expiring: list[KeyLike] = []
+
+    def __len__(self) -> int:
+        return 0
+
+    def of_id(self, id: str) -> KeyLike | None:
+        return None
+
+    def of_digest(self, digest: bytes) -> KeyLike | None:
+        return None
 
 
 class Holder(Protocol):
@@ -258,14 +264,14 @@ class Principals:
         return principals
 
     def __len__(self) -> int:
-        return len(self.by_id) + len(self._filed.by_id)
+        return len(self.by_id) + len(self._filed)
 
     def __contains__(self, id: object) -> bool:
-        return id in self.by_id or id in self._filed.by_id
+        return isinstance(id, str) and self.get(id) is not None
 
     def get(self, id: str) -> Holder | None:
         """Who has this id."""
-        return self.by_id.get(id) or self._filed.by_id.get(id)
+        return self.by_id.get(id) or self._filed.of_id(id)
 
     def expiries(self) -> Iterator[tuple[str, float]]:
         """(id, Unix time) of the keys that expire."""
@@ -306,7 +312,7 @@ class Principals:
         """Whose key has this digest; one of a key file is compiled at its first call."""
         principal = self.by_digest.get(digest)
         if principal is None:
-            key = self._filed.by_digest.get(digest)
+            key = self._filed.of_digest(digest)
             if key is not None:
                 principal = self.by_digest[digest] = _compiled(key, digest)
         return principal

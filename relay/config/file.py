@@ -99,7 +99,7 @@ def loads(
     if config is None or document.faults:
         filed.table.retire(breathe)
         raise ConfigErrors(document.faults)
-    config.stamp(path, digest.hexdigest(), filed.table, notices(config, filed.table))
+    config.stamp(path, digest.hexdigest(), filed.table, notices(config, filed.table, breathe))
     return config
 
 

@@ -160,7 +160,7 @@ class KeyFiles:
 
     def _place(self, key: FiledKey) -> str:
         """Where a key stands. Looked for from the beginning: only faults ask, and few of them are told."""
-        at = next(index for index, one in enumerate(self.table.by_id.values()) if one is key)
+        at = next(index for index, one in enumerate(self.table.keys) if one is key)
         file = bisect(self._starts, at) - 1
         return f"{self._files[file]}:{self._lines[at]}"
 
@@ -243,7 +243,7 @@ class KeyFiles:
 
     def _leave_out(self, id: str, number: int) -> None:
         """An entry without a key or a hash. Its id is taken all the same."""
-        if id not in self._known.ids and id not in self.table.by_id:
+        if id not in self._known.ids and self.table.of_id(id) is None:
             self.table.left_out.append(id)
             self._known.ids[id] = f"{self._files[-1]}:{number}"
 

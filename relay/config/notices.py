@@ -116,9 +116,9 @@ PENDING: Final = (
 )
 
 
-def notices(config: Config, filed: KeyTable) -> list[str]:
+def notices(config: Config, filed: KeyTable, breathe: Callable[[], None]) -> list[str]:
     """`filed` is what the key files held."""
-    keys = _Filed(filed, list(filed.uses()))
+    keys = _Filed(filed, filed.uses(breathe))
     return [sentence for tell in _TELLERS for sentence in tell(config, keys)]
 
 
@@ -238,7 +238,8 @@ def _named_like_a_label(config: Config, filed: _Filed) -> Iterator[str]:
     names = [f"upstreams.{name}" for name in config.upstreams if name in ("none", "static")]
     names += [f"models.{name}" for name in config.models if name == "other"]
     names += [f"keys[{key.id}]" for key in config.keys if key.id == "other"]
-    names += [f"keys[{name}]" for name in ("other",) if name in filed.table.by_id]
+    if filed.table.of_id("other") is not None:
+        names.append("keys[other]")
     if names:
         yield f"{_some(names)}: metrics use this name for something else, too."
 
