@@ -112,6 +112,7 @@ class KeyFiles:
         self._groups = frozenset(known.groups)
         self._breathe = breathe
         self._plans: dict[tuple[Any, ...], _Plan] = {}
+        self._wrong = Report("")
         self._files: list[str] = []
         self._starts: list[int] = []
         self._lines = array("L")
@@ -122,7 +123,7 @@ class KeyFiles:
         self._files.append(str(path))
         self._starts.append(len(self._lines))
         digest = hashlib.sha256()
-        wrong = Report(str(path))
+        self._wrong = wrong = Report(str(path))
         number = 0
         quick, add = self._quick, self._add
         for lines in batches(path):
@@ -159,7 +160,9 @@ class KeyFiles:
         raise Wrong([((), f"is the same key as that of {place}")])
 
     def _place(self, key: FiledKey) -> str:
-        """Where a key stands. Looked for from the beginning: only faults ask, and few of them are told."""
+        """Where a key stands."""
+        if self._wrong.full:
+            return "another key"  # Nobody will read it, and a file that is there twice would ask 100,000 times.
         at = next(index for index, one in enumerate(self.table.keys) if one is key)
         file = bisect(self._starts, at) - 1
         return f"{self._files[file]}:{self._lines[at]}"
@@ -220,7 +223,7 @@ class KeyFiles:
         if not text or text.startswith(b"#"):
             return None
         data = parse(text)
-        problems = [*self._rules(data), *variables(data, ())]
+        problems = [*self._rules(data), *variables(data)]
         key: KeyConfig | None = None
         try:
             key = KeyConfig.model_validate(data, context=Reading(self._known.base))

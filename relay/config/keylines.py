@@ -9,7 +9,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,16 +104,12 @@ def _once(pairs: list[tuple[str, Any]], twice: list[Problem]) -> dict[str, Any]:
     return found
 
 
-def variables(value: Any, loc: Loc) -> Iterator[Problem]:
+def variables(data: Mapping[str, Any]) -> Iterator[Problem]:
     """In this file `${KEY}` would be a key that anybody can guess."""
-    if isinstance(value, str) and "${" in value:
-        yield loc, "has a ${: variables are not put into key files"
-    elif isinstance(value, dict):
-        for name, one in value.items():
-            yield from variables(one, (*loc, name))
-    elif isinstance(value, list):
-        for index, one in enumerate(value):
-            yield from variables(one, (*loc, index))
+    for name, value in data.items():
+        texts = value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and "${" in text for text in texts):
+            yield (name,), "has a ${: variables are not put into key files"
 
 
 class Report:
@@ -124,6 +120,11 @@ class Report:
         self._told: list[Fault] = []
         self._lines = 0
         self._last = 0
+
+    @property
+    def full(self) -> bool:
+        """What comes now is counted only."""
+        return self._lines >= MOST_TOLD
 
     def add(self, number: int, line: bytes, problems: Sequence[Problem]) -> None:
         self._lines += 1
