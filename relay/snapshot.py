@@ -154,14 +154,21 @@ class Snapshot:
         "write_stall",
     )
 
-    def __init__(self, config: Config, memory: Memory, demo: Demo | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        memory: Memory,
+        demo: Demo | None = None,
+        principals: Principals | None = None,
+    ) -> None:
+        """`principals` are the config's keys, if somebody has compiled them already."""
         self.config = config
         self.cors = Cors(config.server.cors.allow_origins)
         self.max_body = config.server.max_body
         self.write_stall = config.server.timeouts.write_stall
         self._trusted: tuple[Network, ...] = tuple(config.server.trusted_proxies)
         self._trust: dict[str, bool] = {}
-        self.principals = Principals.build(config.keys, config.groups)
+        self.principals = compile_keys(config) if principals is None else principals
         self.endpoints = _endpoints(config, memory, demo)
         self.routes = _routes(config, memory, self.endpoints)
         self.demo_models = [name for name, route in self.routes.items() if route.pool.demo]
@@ -241,6 +248,11 @@ class Snapshot:
             known = any(parsed in network for network in self._trusted)
             self._trust[address] = known
         return known
+
+
+def compile_keys(config: Config) -> Principals:
+    """Everybody who may call. Takes its time: microseconds for each entry of `keys`."""
+    return Principals.build(config.keys, config.groups, config.filed)
 
 
 def _endpoints(config: Config, memory: Memory, demo: Demo | None) -> dict[str, list[Endpoint]]:

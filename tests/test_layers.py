@@ -38,7 +38,7 @@ ROOMS: dict[int, tuple[str, ...]] = {
     4: ("proxy", "exchange", "bill", "stream", "passage", "endings"),
     # edges
     5: (
-        *("cli", "__main__", "app", "process", "banner", "keys"),
+        *("cli", "__main__", "app", "process", "reload", "banner", "keys"),
         *("front", "port", "connection", "heads", "listener", "reception"),
         *("admin", "health", "page", "observe"),
     ),

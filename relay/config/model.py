@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from relay.config.keytable import KeyTable
 from relay.config.types import (
     LARGEST_COUNT,
     Address,
@@ -253,10 +254,8 @@ class KeyConfig(Section):
     @property
     def digest(self) -> bytes | None:
         """The SHA-256 of the key; None if the entry is left out."""
-        if self.hash is not None:
-            return self.hash
         key = self.key.get_secret_value() if self.key is not None else ""
-        return hashlib.sha256(key.encode()).digest() if key else None
+        return self.hash or (hashlib.sha256(key.encode()).digest() if key else None)
 
 
 class GroupConfig(Section):
@@ -282,6 +281,7 @@ class Config(Section):
     _path: Path = PrivateAttr(Path("config.yaml"))
     _digest: str = PrivateAttr("")
     _notices: list[str] = PrivateAttr(default_factory=list)
+    _filed: KeyTable = PrivateAttr(default_factory=KeyTable)
 
     server: Server = Field(Server(), description="Where clients call")
     admin: Admin = Field(Admin(), description="Where you look: status page, metrics, health")
@@ -308,13 +308,12 @@ class Config(Section):
     @classmethod
     def _locate_state(cls, data: Any) -> Any:
         # A default is not validated with the file's folder at hand unless its section is written.
-        if isinstance(data, dict) and not data.get("state"):
-            return {**data, "state": {}}
-        return data
+        unwritten = isinstance(data, dict) and not data.get("state")
+        return {**data, "state": {}} if unwritten else data
 
-    def stamp(self, path: Path, digest: str, notices: list[str]) -> None:
-        """Says where this reading came from; the reader does so once."""
-        self._path, self._digest, self._notices = path, digest, notices
+    def stamp(self, path: Path, digest: str, filed: KeyTable, notices: list[str]) -> None:
+        """Says where this reading came from, and what its key files held; the reader does so once."""
+        self._path, self._digest, self._filed, self._notices = path, digest, filed, notices
 
     @property
     def path(self) -> Path:
@@ -322,7 +321,7 @@ class Config(Section):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file, in hex."""
+        """SHA-256 of the file and its key files, in hex."""
         return self._digest
 
     @property
@@ -331,9 +330,10 @@ class Config(Section):
         return self._notices
 
     @property
-    def active_upstreams(self) -> dict[str, UpstreamConfig]:
-        return {name: one for name, one in self.upstreams.items() if not one.left_out}
+    def filed(self) -> KeyTable:
+        """The keys of `key_files`."""
+        return self._filed
 
     @property
-    def active_keys(self) -> list[KeyConfig]:
-        return [key for key in self.keys if key.digest is not None]
+    def active_upstreams(self) -> dict[str, UpstreamConfig]:
+        return {name: one for name, one in self.upstreams.items() if not one.left_out}
