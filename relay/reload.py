@@ -18,7 +18,7 @@ from relay.config import file
 from relay.config.keytable import KeyTable
 from relay.config.model import Config
 from relay.snapshot import compile_keys
-from relay.upstream.dial import tls_context
+from relay.upstream import tls
 
 REST: Final = 0.0005
 """Seconds after each piece of work: about twice as long as the piece."""
@@ -65,7 +65,7 @@ def prepare(old: Config, env: Mapping[str, str], breathe: Breathe) -> Prepared |
         for upstream in new.active_upstreams.values():
             if upstream.base_url is not None and upstream.base_url.startswith("https:"):
                 # Reading authorities takes tens of milliseconds; they are remembered.
-                tls_context(upstream.ca_file)
+                tls.prepare(upstream.ca_file)
         return Prepared(new, compile_keys(new), difference(old, new, breathe))
     except file.ConfigErrors as error:
         return [str(fault) for fault in error.faults]

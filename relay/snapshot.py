@@ -23,11 +23,11 @@ from relay.pricing import Price
 from relay.replies import Cors
 from relay.upstream import tls
 from relay.upstream.attempt import connections_of
+from relay.upstream.connections import Connections
 from relay.upstream.endpoint import Directory, Endpoint
 from relay.upstream.headers import request_head
 from relay.upstream.pool import Member, Pool
 from relay.upstream.scrub import Scrubber
-from relay.upstream.wire import Connections
 from relay.usage import Usage
 
 FIRST_RATIO = 0.25

@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from relay.upstream.connections import Connections
 from relay.upstream.dial import Dialer
 from relay.upstream.names import Found
-from relay.upstream.wire import Connection, Connections
+from relay.upstream.wire import Connection
 from tests.rig.deadlines import WHOLE, within
 
 

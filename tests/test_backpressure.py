@@ -100,7 +100,7 @@ async def test_the_kernel_holds_little_for_a_client_that_reads_nothing() -> None
             await stalled(await plane.listen(), 1, readers)
             await upstream.exchange()
             async with within():
-                while not (clients := [*plane.front.clients]) or not clients[0].choked:
+                while not (clients := [*plane.front.port.clients]) or not clients[0].choked:
                     await plane.tick()
             transport = cast(asyncio.Transport, clients[0]._transport)
             file = transport.get_extra_info("socket").fileno()

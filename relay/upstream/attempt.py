@@ -19,6 +19,7 @@ from relay.records import AttemptRecord
 from relay.sse import MAX_EVENT, Event, EventSplitter, EventTooLong, Kind, classify
 from relay.timers import NEVER, Wheel
 from relay.upstream import failures
+from relay.upstream.connections import Connections
 from relay.upstream.dial import Dialer
 from relay.upstream.encoding import BadCoding, Inflater
 from relay.upstream.endpoint import Endpoint
@@ -26,7 +27,7 @@ from relay.upstream.failures import Failure, Scrubber
 from relay.upstream.headers import ResponseHead
 from relay.upstream.plain import judge
 from relay.upstream.pool import Member
-from relay.upstream.wire import Connection, Connections
+from relay.upstream.wire import Connection
 from relay.usage import Usage
 
 MAX_HELD = 1024 * 1024

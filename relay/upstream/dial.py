@@ -17,8 +17,9 @@ from typing import Protocol
 import aiohappyeyeballs
 
 from relay.upstream import tls
+from relay.upstream.connections import Connections
 from relay.upstream.names import LookUp, Names, look_up
-from relay.upstream.wire import Connection, Connections
+from relay.upstream.wire import Connection
 
 HAPPY_EYEBALLS_DELAY = 0.25
 """Seconds before the next address is tried beside the first (RFC 8305)."""

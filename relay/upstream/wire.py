@@ -11,18 +11,17 @@ back into the pool clean or is closed. Rules that hold here:
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from relay.chunked import SIZES, BadFraming, Chunked, size_of, whole_events
 from relay.upstream.headers import MAX_HEAD, ResponseHead, parse_head
 from relay.upstream.sips import SIP, Sips
 
+if TYPE_CHECKING:
+    from relay.upstream.connections import Connections
+
 MAX_INFORMATIONAL = 16
 """1xx heads before the answer."""
-MAX_KEPT = 1000
-"""Idle connections of one endpoint."""
 STALE_WITHIN = 2.0
 """Seconds after a request in which a kept connection that breaks without a byte was closed before the request: round
 trips of a far upstream, and a lost packet. Any later, the upstream had the request and may have worked on it."""
@@ -109,6 +108,11 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.write(head)
             self.transport.write(body)
+
+    @property
+    def idle(self) -> bool:
+        """Ready for a request."""
+        return self._state == _IDLE
 
     def close(self) -> None:
         """Cancels whatever is running: the upstream sees the connection go, the receiver hears nothing."""
@@ -320,90 +324,3 @@ class Connection(asyncio.Protocol):
                 self._sipping = False
                 self.transport.set_protocol(self)
             self.pool.put(self)
-
-
-class Connections:
-    """The connections of one endpoint: those that are idle, freshest last. Lives as long as its endpoint."""
-
-    __slots__ = ("_clock", "_idle", "max_age", "max_idle", "max_kept", "open", "report")
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        max_idle: float,
-        max_age: float,
-        report: Callable[[BaseException], None],
-    ) -> None:
-        self.report = report
-        """Is told of bugs of ours that a receiver ran into; its call fails, the others go on."""
-        self._clock = loop.time
-        self._idle: deque[Connection] = deque()
-        self.max_idle = max_idle
-        """Seconds; below the upstream's own, so that we are the one who closes (uvicorn: 5 s)."""
-        self.max_age = max_age
-        """Seconds; so that a changed DNS answer is found."""
-        self.max_kept = MAX_KEPT
-        """Idle ones."""
-        self.open: set[Connection] = set()
-
-    def limit(self, max_idle: float, max_age: float, max_kept: int) -> None:
-        """The limits from now on, as a reload may change them."""
-        self.max_idle = max_idle
-        self.max_age = max_age
-        self.max_kept = max_kept
-
-    def take(self, now: float) -> Connection | None:
-        """The freshest idle connection that is still good, or None."""
-        idle = self._idle
-        while idle:
-            connection = idle.pop()
-            if connection._state != _IDLE:
-                continue
-            transport = connection.transport
-            if (
-                now - connection.idle_since > self.max_idle
-                or now - connection.born > self.max_age
-                or transport.is_closing()
-            ):
-                connection.close()
-                continue
-            connection.idle_since = now
-            return connection
-        return None
-
-    def since(self, then: float) -> float:
-        """Seconds gone by."""
-        return self._clock() - then
-
-    def made(self, connection: Connection) -> None:
-        self.open.add(connection)
-
-    def put(self, connection: Connection) -> None:
-        """Takes back a connection that is ready for another request."""
-        connection.idle_since = self._clock()
-        connection.resume()
-        idle = self._idle
-        idle.append(connection)
-        while len(idle) > self.max_kept:
-            oldest = idle.popleft()
-            if oldest._state == _IDLE:
-                oldest.close()
-
-    def forget(self, connection: Connection) -> None:
-        self.open.discard(connection)
-
-    def trim(self, now: float) -> None:
-        """Closes what has been idle or alive too long; the oldest stand first."""
-        idle = self._idle
-        while idle:
-            oldest = idle[0]
-            if oldest._state == _IDLE and now - oldest.idle_since <= self.max_idle:
-                return
-            idle.popleft()
-            if oldest._state == _IDLE:
-                oldest.close()
-
-    def close(self) -> None:
-        """Closes the idle ones; those in use end with their calls."""
-        while self._idle:
-            self._idle.pop().close()
