@@ -139,6 +139,29 @@ def test_a_plain_proxy_runs_on_one_cpu_and_knows_the_stand_in(
     assert "worker_processes 1;" in text or "nbthread 1" in text
 
 
+def test_a_compiled_relay_is_measured_only_while_it_is_as_new_as_its_sources(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BENCH_RELAY", raising=False)
+    monkeypatch.setattr(relay, "COMPILED", tmp_path / "compiled")
+    stamp = tmp_path / "compiled" / ".done"
+    stamp.parent.mkdir()
+    folders = {}
+
+    for state, newer in (("none", None), ("old", 0.0), ("new", 4e9)):
+        if newer is not None:
+            stamp.touch()
+            os.utime(stamp, (newer, newer))
+        folders[state] = relay.launch(place(tmp_path)).env["PYTHONPATH"]
+
+    assert folders == {
+        "none": str(relay.ROOT),
+        "old": str(relay.ROOT),
+        "new": str(tmp_path / "compiled"),
+    }
+    assert relay.launch_sources(place(tmp_path)).env["PYTHONPATH"] == str(relay.ROOT)
+
+
 def test_every_package_is_pinned_to_a_version() -> None:
     for peer in PEERS:
         if isinstance(peer.source, Pip):

@@ -9,6 +9,7 @@ RELAY = relay.PEER
 PEERS: tuple[Peer, ...] = (
     NGINX,
     RELAY,
+    relay.SOURCES,
     haproxy.PEER,
     envoy.PEER,
     *routers.PEERS,

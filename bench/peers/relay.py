@@ -1,5 +1,6 @@
 """The relay of this checkout with everything on: key, rate limits, price, metrics, access log, failover armed.
 
+It is the compiled one (`make compile`) where that is there and as new as the sources, else the sources as they are.
 `BENCH_RELAY` in the environment may name another one to measure, such as `/opt/relay/bin/relay`.
 """
 
@@ -10,10 +11,12 @@ import json
 import os
 import shlex
 import sys
+from pathlib import Path
 from typing import Any
 
 from bench import ROOT
-from bench.peers.base import Launch, Peer, Place
+from bench.peers.base import Absent, Launch, Peer, Place
+from relay import __version__
 
 KEY = "sk-bench-0123456789abcdef"
 NEVER = 1_000_000_000
@@ -21,6 +24,19 @@ NEVER = 1_000_000_000
 
 LOG = "calls.log"
 """Where its access log goes, in its folder."""
+
+
+COMPILED = ROOT / ".cache" / "compiled"
+"""Where `make compile` builds."""
+
+
+def compiled() -> bool:
+    """Whether there is a compiled relay that is not older than its sources."""
+    stamp = COMPILED / ".done"
+    if not stamp.exists():
+        return False
+    built = stamp.stat().st_mtime
+    return all(source.stat().st_mtime <= built for source in (ROOT / "relay").rglob("*.py"))
 
 
 def command() -> list[str]:
@@ -55,22 +71,32 @@ def config(place: Place, *, endpoints: int = 2, workers: int = 1) -> dict[str, A
     }
 
 
-def start(place: Place, fields: dict[str, Any]) -> Launch:
-    """A relay with this configuration."""
+def start(place: Place, fields: dict[str, Any], source: Path | None = None) -> Launch:
+    """A relay with this configuration, of this folder: the compiled one if there is none given."""
     (place.home / "config.yaml").write_text(json.dumps(fields, indent=1), "utf-8")  # which is YAML
-    # A relay of one's own choice is not to import this checkout.
-    env = {} if os.environ.get("BENCH_RELAY") else {"PYTHONPATH": str(ROOT)}
-    return Launch(command(), env, key=KEY)
+    if os.environ.get("BENCH_RELAY"):  # one of somebody's own is not to import this checkout
+        return Launch(command(), key=KEY)
+    folder = source or (COMPILED if compiled() else ROOT)
+    return Launch(command(), {"PYTHONPATH": str(folder)}, key=KEY)
 
 
 def launch(place: Place) -> Launch:
     return start(place, config(place))
 
 
-def version() -> str:
-    from relay import __version__
+def launch_sources(place: Place) -> Launch:
+    if os.environ.get("BENCH_RELAY") or not compiled():
+        raise Absent(
+            "the relay that was measured is the only one here; `make compile` makes another"
+        )
+    return start(place, config(place), ROOT)
 
-    return __version__
+
+def version() -> str:
+    if os.environ.get("BENCH_RELAY"):
+        return "of BENCH_RELAY"
+    return f"{__version__}, compiled" if compiled() else __version__
 
 
 PEER = Peer("relay", "gateway, Python", None, launch, version)
+SOURCES = Peer("relay as sources", "gateway, Python", None, launch_sources, lambda: __version__)
