@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import machine, run
+from bench import ROOT, machine, run
 from bench.figures import Results
 from bench.peers import NGINX, PEERS, RELAY, envoy, haproxy, litellm, nginx, relay
 from bench.peers.base import Absent, Launch, Pip, Place
@@ -155,11 +155,11 @@ def test_a_compiled_relay_is_measured_only_while_it_is_as_new_as_its_sources(
         folders[state] = relay.launch(place(tmp_path)).env["PYTHONPATH"]
 
     assert folders == {
-        "none": str(relay.ROOT),
-        "old": str(relay.ROOT),
+        "none": str(ROOT),
+        "old": str(ROOT),
         "new": str(tmp_path / "compiled"),
     }
-    assert relay.launch_sources(place(tmp_path)).env["PYTHONPATH"] == str(relay.ROOT)
+    assert relay.launch_sources(place(tmp_path)).env["PYTHONPATH"] == str(ROOT)
 
 
 def test_every_package_is_pinned_to_a_version() -> None:
