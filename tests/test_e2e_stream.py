@@ -291,7 +291,9 @@ async def test_usage_is_asked_for_and_withheld_from_a_client_that_did_not_ask(
         refused = await relay.chat(stream_options={"include_usage": False})
         upstream.then(say.sse(deepseek))
         on_the_last = await relay.chat()
-        upstream.then([Send(say.SSE_HEAD + joined([say.frame(item) for item in loud]) + say.LAST_CHUNK)])
+        upstream.then(
+            [Send(say.SSE_HEAD + joined([say.frame(item) for item in loud]) + say.LAST_CHUNK)]
+        )
         at_once = await relay.chat()
 
         for exchange in upstream.exchanges:
