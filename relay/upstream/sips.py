@@ -2,7 +2,7 @@
 
 uvloop reads up to 250 KB at once, and what was read of a stream waits in memory if its client does not take it. A
 connection that streams in large segments is therefore read through here, into one small buffer that all of them share.
-It costs a call and a copy per read, which is little for bytes that come by the ten thousand, and nothing for the others.
+That costs a call and a copy per read: little for bytes that come by the ten thousand, and nothing for the others.
 """
 
 from __future__ import annotations
