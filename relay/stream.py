@@ -22,6 +22,7 @@ from relay.sse import Event, EventSplitter, EventTooLong, Kind, classify, strip_
 from relay.timers import NEVER, Wheel
 from relay.upstream.encoding import BadCoding, Inflater
 from relay.upstream.failures import Scrubber, describe
+from relay.upstream.sips import SIP
 from relay.upstream.tail import Tail
 from relay.upstream.wire import Connection
 from relay.usage import Usage
@@ -134,8 +135,9 @@ class Stream:
         self._begun = True
         if out:
             head += self._framed(out)
-        if head:
-            self._client.send(head)
+        for at in range(0, len(head), SIP):
+            # Nearly always one. What a client takes only a part of stays in memory whole, so it must not be much.
+            self._client.send(head[at : at + SIP])
         self._after()
         if not self.over:
             self._wheel.add(self, self._next_deadline(now))

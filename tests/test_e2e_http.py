@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import End, RawClient, RelayProcess, Upstream, config, get, scenario
+from tests.rig import End, RawClient, RelayProcess, Upstream, chat, config, get, scenario
 from tests.rig import scripts as say
 from tests.rig.raw_client import chat_body, request
 from tests.rig.scripts import Close, Send, Step
@@ -307,3 +307,17 @@ async def test_the_clients_wish_for_the_connection_is_kept(tmp_path: Path, ask: 
 
         assert answer.status == 200
         assert rest == b""
+
+
+@pytest.mark.parametrize("listen", ["[::1]:0", "[::]:0"])
+@scenario
+async def test_ipv6_is_spoken_on_both_sides(tmp_path: Path, listen: str) -> None:
+    async with Upstream(host="::1") as upstream:
+        fields = config({"a": upstream}, server={"listen": listen}, admin={"listen": "[::1]:0"})
+        async with RelayProcess(fields, tmp_path) as relay:
+            answer = await chat(("::1", relay.address[1]))
+            ready = await get(relay.admin, "/readyz", key=None)
+
+            assert answer.text == say.TEXT
+            assert (await relay.call_of(answer))["client"] == "::1"
+            assert ready.status == 200

@@ -1,8 +1,8 @@
 """Small reads for a fast upstream.
 
 uvloop reads up to 250 KB at once, and what was read of a stream waits in memory if its client does not take it. A
-connection whose segments grow large is therefore read through here, into one small buffer that all of them share. It
-costs a call and a copy per read, which is little for bytes that come by the ten thousand, and nothing for the others.
+connection that streams in large segments is therefore read through here, into one small buffer that all of them share.
+That costs a call and a copy per read: little for bytes that come by the ten thousand, and nothing for the others.
 """
 
 from __future__ import annotations

@@ -163,10 +163,10 @@ class Connection(asyncio.Protocol):
 
     def _take(self, data: bytes) -> None:
         receiver = self.receiver
-        if len(data) > SIP and not self._sipping:
-            self._sipping = True
-            self.transport.set_protocol(Sips(self))
         if self._state == _CHUNKED and receiver is not None:
+            if len(data) > SIP and not self._sipping:
+                self._sipping = True
+                self.transport.set_protocol(Sips(self))
             if self._chunked is None:
                 first = whole_events(data)
                 if first > 0:

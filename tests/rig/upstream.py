@@ -107,8 +107,9 @@ def model_like(request: Request) -> Script:
 class Upstream:
     """`script` answers every request; `then(...)` puts scripts in front of it, one per request."""
 
-    def __init__(self, script: Script | Player = model_like) -> None:
+    def __init__(self, script: Script | Player = model_like, host: str = "127.0.0.1") -> None:
         self.script = script
+        self._host = host
         self.exchanges: list[Exchange] = []
         self.connections = 0
         self.port = 0
@@ -120,7 +121,8 @@ class Upstream:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self.port}/v1"
 
     def then(self, *each: Script) -> None:
         """Plays these to the next requests, one each, before `script` answers again."""
@@ -134,7 +136,7 @@ class Upstream:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Wire(self), "127.0.0.1", self.port)
+        self._server = await loop.create_server(lambda: _Wire(self), self._host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
