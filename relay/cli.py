@@ -133,7 +133,8 @@ def _failure(errors: ConfigErrors, path: Path, tell: Callable[[str], None]) -> F
         return Failure(str(faults[0]))
     for fault in faults:
         tell(str(fault))
-    return Failure(f"{path} has {len(faults)} fault{'' if len(faults) == 1 else 's'}")
+    files = "" if all(fault.file == str(path) for fault in faults) else " with its key files"
+    return Failure(f"{path}{files} has {len(faults)} fault{'' if len(faults) == 1 else 's'}")
 
 
 def _json(value: object) -> str:

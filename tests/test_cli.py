@@ -231,6 +231,27 @@ def test_checking_does_not_load_what_serving_needs() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_checking_reads_key_files_and_names_their_faults(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "config.yaml").write_text("models: {m: {static: x}}\nkey_files: [keys.jsonl]\n")
+    good = '{"id": "a", "hash": "sha256:' + "ab" * 32 + '"}\n'
+    (folder / "keys.jsonl").write_text(good)
+
+    fine = main(["check"])
+    counted = capsys.readouterr().out
+    (folder / "keys.jsonl").write_text(good + '{"id": "b", "modles": []}\n')
+    faulty = main(["check"])
+    told = capsys.readouterr()
+
+    assert (fine, faulty) == (0, 1)
+    assert "ok: 0 upstreams, 1 model, 1 key\n" in counted
+    assert told.out == (
+        "keys.jsonl:2:13: modles: unknown option 'modles', did you mean 'models'?\n"
+    )
+    assert told.err == "relay: config.yaml with its key files has 1 fault\n"
+
+
 # --- keys new -------------------------------------------------------------------------------------
 
 

@@ -54,12 +54,13 @@ def configured(upstream: Upstream, folder: Path) -> Fields:
     return config({"a": upstream}) | files
 
 
-async def late(relay: RelayProcess) -> tuple[float, float]:
-    """How often the loop was looked at, and how often it was later than it may be."""
+async def late(relay: RelayProcess) -> tuple[float, float, float]:
+    """How often the loop was looked at, how often it was later than it may be, how often by far."""
     metrics = await relay.metrics()
-    bound = next(edge for edge in (0.05, 0.1, 0.25, 0.5, 1.0, 2.5) if edge >= STALL * SCALE)
+    bounds = [edge for edge in (0.05, 0.1, 0.25, 0.5, 1.0, 2.5) if edge >= STALL * SCALE]
     seen = metrics[f'{LAG}{{le="+Inf"}}']
-    return seen, seen - metrics[f'{LAG}{{le="{bound}"}}']
+    too_late, far_too_late = (seen - metrics[f'{LAG}{{le="{bound}"}}'] for bound in bounds[:3:2])
+    return seen, too_late, far_too_late
 
 
 @scenario
@@ -76,7 +77,7 @@ async def test_a_hundred_thousand_keys_reload_without_a_stall_of_the_loop(tmp_pa
         await client.send(CHAT)
         await client.head()
         await (await upstream.exchange()).reached("end")
-        looks, before = await late(relay)
+        looks, *before = await late(relay)
 
         for round in range(1, rounds + 1):
             write(tmp_path, round)
@@ -93,9 +94,13 @@ async def test_a_hundred_thousand_keys_reload_without_a_stall_of_the_loop(tmp_pa
         answer = await client.rest()
         while (await late(relay))[0] < looks + 50 * rounds:
             pass  # a page of metrics may be half a second old
-        after = (await late(relay))[1]
+        stalls, long_stalls = (
+            now - then for now, then in zip((await late(relay))[1:], before, strict=True)
+        )
 
-        assert after == before
+        # A stall that reloads make is seen at each of them; a busy machine makes one now and then.
+        assert stalls <= rounds // 2
+        assert long_stalls == 0
         assert answer.end is End.CLEAN
 
 
