@@ -39,7 +39,8 @@ from relay.reception import Reception
 from relay.records import Batch
 from relay.snapshot import Demo, Memory, Snapshot
 from relay.timers import TICK, Wheel
-from relay.upstream.attempt import Tools, connections_of
+from relay.upstream.attempt import Tools
+from relay.upstream.connections import connections_of
 from relay.upstream.demo import DemoServer
 from relay.upstream.dial import Dialer
 from relay.upstream.endpoint import Directory, Endpoint

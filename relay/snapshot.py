@@ -22,8 +22,7 @@ from relay.gaps import GapCounts, GapTable
 from relay.pricing import Price
 from relay.replies import Cors
 from relay.upstream import tls
-from relay.upstream.attempt import connections_of
-from relay.upstream.connections import Connections
+from relay.upstream.connections import Connections, connections_of
 from relay.upstream.endpoint import Directory, Endpoint
 from relay.upstream.headers import request_head
 from relay.upstream.pool import Member, Pool

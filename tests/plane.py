@@ -19,8 +19,9 @@ from typing import Any, Self, TypeVar
 
 import uvloop
 
+from relay.admission.configured import GroupLike
 from relay.admission.gate import Gate, Lease
-from relay.admission.principals import GroupLike, Principals
+from relay.admission.principals import Principals
 from relay.call import RequestIds
 from relay.config.file import loads
 from relay.front import Front
@@ -32,7 +33,8 @@ from relay.reception import Reception
 from relay.records import CallRecord
 from relay.snapshot import Memory, Snapshot
 from relay.timers import Wheel
-from relay.upstream.attempt import Tools, connections_of
+from relay.upstream.attempt import Tools
+from relay.upstream.connections import connections_of
 from relay.upstream.dial import Dialer
 from relay.upstream.endpoint import Directory, Endpoint
 from relay.upstream.tail import Tail

@@ -6,15 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from relay.admission.configured import AbortBilling, GroupLike, Network
 from relay.admission.gate import Gate, Lease, Need
-from relay.admission.principals import (
-    AbortBilling,
-    GroupLike,
-    Network,
-    Principal,
-    Principals,
-    key_digest,
-)
+from relay.admission.principals import Principal, Principals, key_digest
 from relay.errors import RelayError
 
 NOW = 86_400.0

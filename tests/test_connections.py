@@ -18,8 +18,7 @@ import pytest
 
 from relay.config.file import loads
 from relay.snapshot import Snapshot
-from relay.upstream.attempt import connections_of
-from relay.upstream.connections import Connections
+from relay.upstream.connections import Connections, connections_of
 from tests.plane import Plane, play
 from tests.rig import scripts as say
 from tests.rig.deadlines import SCALE, scenario, within

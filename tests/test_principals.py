@@ -15,12 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.admission import principals as module
+from relay.admission.configured import NO_LIMITS, AbortBilling, GroupLike, LimitsLike, Network
 from relay.admission.principals import (
-    NO_LIMITS,
-    AbortBilling,
-    GroupLike,
-    LimitsLike,
-    Network,
     Principal,
     Principals,
     key_digest,

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from relay.upstream.attempt import connections_of
+from relay.upstream.connections import connections_of
 from tests.plane import Plane
 from tests.rig import scripts as say
 from tests.rig.deadlines import SCALE, scenario, within

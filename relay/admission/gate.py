@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Final, NoReturn, Protocol
 
+from relay.admission.configured import GroupLike, Holder
 from relay.admission.memory import (
     BUDGETS,
     COST,
@@ -22,7 +23,7 @@ from relay.admission.memory import (
     Account,
     Accounts,
 )
-from relay.admission.principals import GroupLike, Holder, Principal, Principals
+from relay.admission.principals import Principal, Principals
 from relay.admission.windows import Machine, TokenBucket, tick_of
 from relay.errors import BudgetSpent, RateLimited, RelayError
 

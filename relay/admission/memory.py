@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Final, Protocol
 
-from relay.admission.principals import LimitsLike, nano_dollars
+from relay.admission.configured import LimitsLike
+from relay.admission.principals import nano_dollars
 from relay.admission.windows import (
     Machine,
     Period,

@@ -19,10 +19,9 @@ from relay.records import AttemptRecord
 from relay.sse import MAX_EVENT, Event, EventSplitter, EventTooLong, Kind, classify
 from relay.timers import NEVER, Wheel
 from relay.upstream import failures
-from relay.upstream.connections import Connections
+from relay.upstream.connections import connections_of
 from relay.upstream.dial import Dialer
 from relay.upstream.encoding import BadCoding, Inflater
-from relay.upstream.endpoint import Endpoint
 from relay.upstream.failures import Failure, Scrubber
 from relay.upstream.headers import ResponseHead
 from relay.upstream.plain import judge
@@ -392,10 +391,3 @@ class Attempt:
 
 COMMITS = frozenset((Kind.CONTENT, Kind.FINAL, Kind.DONE, Kind.UNPARSED))
 """What the client is told of: content, or that there is none."""
-
-
-def connections_of(endpoint: Endpoint) -> Connections:
-    """The connections of an endpoint, which the snapshot gave it."""
-    connections = endpoint.connections
-    assert isinstance(connections, Connections), "the snapshot gives every endpoint its connections"
-    return connections

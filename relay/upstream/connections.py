@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from relay.upstream.endpoint import Endpoint
     from relay.upstream.wire import Connection
 
 MAX_KEPT = 1000
@@ -99,3 +100,10 @@ class Connections:
         """Closes the idle ones; those in use end with their calls."""
         while self._idle:
             self._idle.pop().close()
+
+
+def connections_of(endpoint: Endpoint) -> Connections:
+    """The connections of an endpoint, which the snapshot gave it."""
+    connections = endpoint.connections
+    assert isinstance(connections, Connections), "the snapshot gives every endpoint its connections"
+    return connections
