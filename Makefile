@@ -9,6 +9,8 @@ CONFIG ?= config.yaml
 SDK    ?= .sdk
 PY     := $(VENV)/bin/python
 COMPILED := .cache/compiled
+# A double that derives from a compiled class cannot be made; those tests run on the sources only.
+UNITS  := $(filter-out tests/test_e2e_% tests/test_workers% tests/test_bench%,$(shell grep -LE 'tests\.(plane|trial)' tests/test_*.py))
 
 # Debian's own Python is built with profile-guided optimisation, which a relay feels: prefer it.
 OLD_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -17,7 +19,7 @@ BASE ?= $(shell for p in /usr/bin/python3 python3 python3.14 python3.13 python3.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run compile test check sdks bench bench-peers lock clean
+.PHONY: help run compile test test-compiled check sdks bench bench-peers lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +31,10 @@ compile: $(COMPILED)/.done ## compile the hot path to C: half the CPU a call (ne
 
 test: $(VENV)/.dev ## run the tests (ARGS='-k drain' for a part)
 	@$(PY) -m pytest $(ARGS)
+
+test-compiled: $(COMPILED)/.done ## the end-to-end tests, and those of the machines, on what `make compile` made
+	@RELAY_TEST_PACKAGE=$(CURDIR)/$(COMPILED) $(PY) -m pytest $(ARGS) tests/test_e2e_*.py
+	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(PY) -P -m pytest -p relay.app $(ARGS) $(UNITS)
 
 check: $(VENV)/.dev ## lint, formatting, types, the import layers
 	@$(PY) -m ruff check .

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from msgspec import UNSET
 
-from relay.errors import BadField, BadJson
+from relay.errors import BadField, BadJson, RelayError
 from relay.jsonscan import UNREADABLE, Member, TooManyMembers, members
 from relay.prompts import TOKENS_A_MESSAGE, media_of, up_to_first_user
 from relay.shapes import (
@@ -90,7 +90,7 @@ class ChatBody:
     def prompt_bound(self, image_tokens: int) -> int:
         """No prompt of this call has more tokens: one a byte, but `image_tokens` for each part with media."""
         text = len(self.messages) + self.tool_bytes + TOKENS_A_MESSAGE * self.message_count
-        if self.messages.count(b"[") == 1:
+        if self.messages.find(b"[", 1) < 0:
             # The messages' own: no content is a list of parts.
             return text
         media, media_bytes = media_of(self.messages)
@@ -202,7 +202,12 @@ def _learn(body: bytes, cut: int, chat: ChatBody) -> None:
 
 def decode(body: bytes) -> ChatBody:
     """The body's facts. Raises `BadJson`, or `BadField` with the field's name."""
-    return _by_frame(body) or _decode(body)
+    try:
+        return _by_frame(body) or _decode(body)
+    except RelayError as error:
+        # `from None` as compiled code has it, too: what the decoder said may quote the client.
+        error.__suppress_context__ = True
+        raise
 
 
 def _decode(body: bytes) -> ChatBody:

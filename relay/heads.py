@@ -119,9 +119,9 @@ class HeadParser:
 
     def __init__(self, memo: HeadMemo) -> None:
         self._memo = memo
-        self._parser = http_parser.HttpRequestParser(
-            BaseProtocol(asyncio.get_running_loop()), asyncio.get_running_loop(), 65536
-        )
+        loop = asyncio.get_running_loop()
+        # The C parser's sequences are not those that aiohttp's stubs promise.
+        self._parser: Any = http_parser.HttpRequestParser(BaseProtocol(loop), loop, 65536)
         self._fed = 0
         self.data = b""
         """All that came, the head and what followed it."""
@@ -135,9 +135,7 @@ class HeadParser:
             raise errors.MalformedRequest("The request's head is too large.")
         self._fed = stop
         try:
-            # The C parser's sequences are not quite those of aiohttp's stubs.
-            parsed: Any = self._parser.feed_data(data[fed:stop])
-            messages = parsed[0]
+            messages, _, _ = self._parser.feed_data(data[fed:stop])
         except (HttpProcessingError, ValueError):
             raise errors.MalformedRequest from None
         if (end < 0) != (not messages):

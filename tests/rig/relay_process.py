@@ -24,6 +24,8 @@ from tests.rig.upstream import Upstream
 
 ROOT = Path(__file__).resolve().parents[2]
 """The repository."""
+PACKAGE = os.environ.get("RELAY_TEST_PACKAGE") or str(ROOT)
+"""Where the package under test stands: the sources, or what `make compile` made of them."""
 
 Fields = dict[str, Any]
 Models = dict[str, Fields]
@@ -72,7 +74,7 @@ class RelayProcess:
     ) -> None:
         self._fields = fields
         self.path = fields if isinstance(fields, Path) else directory / "config.yaml"
-        self._env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | dict(env or {})
+        self._env = {"PATH": os.environ["PATH"], "PYTHONPATH": PACKAGE} | dict(env or {})
         self._directory = directory
         self.calls: list[Line] = []
         self.lines: list[Line] = []
