@@ -79,6 +79,24 @@ class Head:
     refusal: RelayError | None
     """What the head alone condemns the request to (version, expectation, loop, a junk header)."""
 
+    def with_key(self, authorization: bytes, before: bytes, after: bytes) -> Head:
+        """The same head with another key in it."""
+        head = Head()
+        head.before, head.after = before, after
+        head.method, head.path = self.method, self.path
+        head.operation, head.tail = self.operation, self.tail
+        head.http11, head.keep_alive = self.http11, self.keep_alive
+        head.authorization = authorization
+        head.content_type, head.encoded = self.content_type, self.encoded
+        head.expect_continue, head.origin = self.expect_continue, self.origin
+        head.preflight_headers = self.preflight_headers
+        head.forwarded_for, head.real_ip = self.forwarded_for, self.real_ip
+        head.client_request_id, head.trace_id = self.client_request_id, self.trace_id
+        head.forward, head.first_token = self.forward, self.first_token
+        head.seen = None
+        head.refusal = self.refusal
+        return head
+
     def again(self, data: bytes) -> int:
         """Where the body begins if `data` begins with this very head, be it for a body of another length; else 0."""
         before, after = self.before, self.after

@@ -8,6 +8,7 @@ head alone, so that framing of bodies, pipelining and errors stay ours.
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import http_parser
@@ -71,13 +72,24 @@ class Request:
         """Where the body begins in the data."""
 
 
-class HeadMemo:
-    """Heads that the parser accepted, by their bytes without the digits of the content-length."""
+_BEARER = b"uthorization: Bearer "
+"""Of a header's line, whatever its first letter."""
+_KEY = re.compile(rb"[!-~]+")
+"""What the parser takes for a bearer's key without a second look."""
 
-    __slots__ = ("_heads",)
+
+class HeadMemo:
+    """Heads that the parser accepted, by their bytes without the digits of the content-length.
+
+    Where very many keys call in turn their heads do not fit: then those are known that differ in the key alone.
+    """
+
+    __slots__ = ("_heads", "_keyless")
 
     def __init__(self) -> None:
         self._heads: dict[bytes, Head] = {}
+        self._keyless: dict[bytes, Head] = {}
+        """One of each, by its bytes without the digits and the key."""
 
     def find(self, data: bytes) -> tuple[Head, int, int] | None:
         """The head that `data` begins with, if it is whole and known; the body's length; where the body begins."""
@@ -87,11 +99,27 @@ class HeadMemo:
             return None
         at += 7
         stop = data.find(b"\r", at, at + 12)
+        digits = data[at:stop]
+        if not digits.isdigit():
+            return None
         head = self._heads.get(data[:at] + data[stop:end])
         if head is None:
+            head = self._find_keyless(data, at, stop, end)
+            if head is None:
+                return None
+        return head, int(digits), end + 4
+
+    def _find_keyless(self, data: bytes, at: int, stop: int, end: int) -> Head | None:
+        start, close = _key_in(data, end)
+        if start < 0:
             return None
-        digits = data[at:stop]
-        return (head, int(digits), end + 4) if digits.isdigit() else None
+        twin = self._keyless.get(_without(data, start, close, at, stop, end))
+        if twin is None:
+            return None
+        key = data[start:close]
+        head = twin.with_key(b"Bearer " + key, data[:at], data[stop : end + 4])
+        self._remember(data[:at] + data[stop:end], head)
+        return head
 
     def learn(self, data: bytes, end: int, head: Head) -> None:
         """Remembers an accepted head that ends at `end` (where the blank line begins)."""
@@ -103,13 +131,41 @@ class HeadMemo:
         stop = data.find(b"\r", at, at + 12)
         if stop < 0 or not data[at:stop].isdigit():
             return
+        head.before, head.after = data[:at], data[stop : end + 4]
+        self._remember(data[:at] + data[stop:end], head)
+        start, close = _key_in(data, end)
+        if start >= 0 and head.authorization == b"Bearer " + data[start:close]:
+            if len(self._keyless) >= MEMO_SIZE:
+                self._keyless.clear()
+            self._keyless[_without(data, start, close, at, stop, end)] = head
+
+    def _remember(self, name: bytes, head: Head) -> None:
         if len(self._heads) >= MEMO_SIZE:
             self._heads.clear()
-        head.before, head.after = data[:at], data[stop : end + 4]
-        self._heads[data[:at] + data[stop:end]] = head
+        self._heads[name] = head
 
     def clear(self) -> None:
         self._heads.clear()
+        self._keyless.clear()
+
+
+def _key_in(data: bytes, end: int) -> tuple[int, int]:
+    """Where the only bearer's key of a head begins and ends; -1 if it has none, or could be read in two ways."""
+    start = data.find(_BEARER, 0, end) + len(_BEARER)
+    if start < len(_BEARER) or data.find(_BEARER, start, end) >= 0:
+        return -1, -1
+    line = start - len(_BEARER) - 3
+    if data[line : line + 3] not in (b"\r\nA", b"\r\na"):
+        return -1, -1  # the end of another header's name
+    close = data.find(b"\r\n", start, end + 2)
+    return (start, close) if _KEY.fullmatch(data, start, close) else (-1, -1)
+
+
+def _without(data: bytes, start: int, close: int, at: int, stop: int, end: int) -> bytes:
+    """The head without the key from `start` to `close`, and without the digits from `at` to `stop`."""
+    if start < at:
+        return data[:start] + data[close:at] + data[stop:end]
+    return data[:at] + data[stop:start] + data[close:end]
 
 
 class HeadParser:

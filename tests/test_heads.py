@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 from aiohttp import http_parser
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.errors import MalformedRequest
 from relay.heads import HeadMemo, HeadParser, Request
@@ -143,7 +145,6 @@ def test_the_memo_recognises_a_head_whatever_its_length_digits() -> None:
         (b"Length: 12", b"Length: "),
         (b"Length: 12", b"Length: 1 2"),
         (b"Length: 12", b"Length: 12, 12"),
-        (b"sk-abc", b"sk-abd"),
         (b"Host: relay", b"Host: relaz"),
         (b"\r\n\r\n", b"\r\nX: y\r\n\r\n"),
     ],
@@ -163,3 +164,81 @@ def test_the_memo_is_not_fooled_by_another_header_that_ends_in_length() -> None:
 
     assert memo.find(data) is None
     assert memo.find(data.replace(b"X-Length: 7", b"X-Length: 9")) is None
+
+
+LINES = [
+    b"X-Authorization: Bearer sk-abc",
+    b"Authorization:Bearer sk-abc",
+    b"Proxy-Authorization: Bearer sk-abc",
+    b"X-Length: 9",
+    b"Content-Type: application/json",
+    b"Origin: https://shop.example",
+    b"x-request-id: mine",
+    b"Traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+]
+SHOWN = (
+    *("method", "path", "http11", "keep_alive", "authorization", "content_type", "encoded"),
+    *("origin", "client_request_id", "trace_id", "forward", "first_token", "expect_continue"),
+)
+
+
+def head(lines: list[bytes], key: bytes, length: int) -> bytes:
+    keyed = [line.replace(b"KEY", key) for line in lines]
+    return b"\r\n".join(
+        [
+            b"POST /v1/chat/completions HTTP/1.1",
+            b"Host: relay",
+            *keyed,
+            b"Content-Length: %d" % length,
+            b"\r\n",
+        ]
+    )
+
+
+@given(
+    st.lists(st.sampled_from(LINES), unique=True, max_size=5),
+    st.sampled_from([b"Authorization: Bearer KEY", b"authorization: Bearer KEY"]),
+    st.lists(
+        st.sampled_from([b"sk-abc", b"sk-xyz", b"s k", b"", b"\xc3\xa9"]), min_size=2, max_size=4
+    ),
+    st.data(),
+)
+def test_a_head_with_another_key_is_what_the_parser_makes_of_it(
+    lines: list[bytes], bearer: bytes, keys: list[bytes], draw: st.DataObject
+) -> None:
+    lines.insert(draw.draw(st.integers(0, len(lines))), bearer)
+    memo = HeadMemo()
+
+    for key in keys:
+        data = head(lines, key, 12)
+        fresh = parse(data)
+        found = memo.find(data)
+
+        assert fresh is not None
+        if found is not None:
+            known, length, end = found
+            assert (length, end) == (fresh.length, fresh.end)
+            for name in SHOWN:
+                assert getattr(known, name) == getattr(fresh.head, name), name
+            assert known.seen is None or known.authorization == fresh.head.authorization
+        parse(data, memo=memo)
+
+
+def test_a_second_key_of_the_same_client_needs_no_parser() -> None:
+    memo = HeadMemo()
+    lines = [b"Authorization: Bearer KEY", b"Content-Type: application/json"]
+    parse(head(lines, b"sk-one", 12), memo=memo)
+
+    found = memo.find(head(lines, b"sk-two", 345))
+
+    assert found is not None
+    assert (found[0].authorization, found[1]) == (b"Bearer sk-two", 345)
+    assert found[0].seen is None
+
+
+def test_a_key_elsewhere_in_a_head_is_never_taken_for_the_callers() -> None:
+    memo = HeadMemo()
+    lines = [b"Authorization:Bearer sk-mine", b"Proxy-Authorization: Bearer KEY"]
+    parse(head(lines, b"sk-mine", 12), memo=memo)
+
+    assert memo.find(head(lines, b"sk-other", 12)) is None

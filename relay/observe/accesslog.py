@@ -68,85 +68,82 @@ class AccessLog:
 
     def _line(self, record: CallRecord, out: list[str]) -> None:
         """Adds the parts of one line, in the order of the contract."""
-        add = out.append
         duration = record.duration
         self._time(record.received + duration, out)
-        add(record.request_id)
-        add('"')
+        out.append(record.request_id)
+        out.append('"')
         if record.client_request_id:
-            add(',"client_request_id":')
-            add(_json(record.client_request_id))
+            out.append(',"client_request_id":')
+            out.append(_json(record.client_request_id))
         if record.trace_id:
-            add(',"trace_id":')
-            add(_json(record.trace_id))
+            out.append(',"trace_id":')
+            out.append(_json(record.trace_id))
         self._who(record, out)
         self._how(record, out)
-        add(',"hedged":true' if record.hedged else ',"hedged":false')
+        out.append(',"hedged":true' if record.hedged else ',"hedged":false')
         if record.fallback is not None:
-            add(',"fallback":')
-            add(self._quoted(record.fallback))
+            out.append(',"fallback":')
+            out.append(self._quoted(record.fallback))
         if record.queue is not None:
-            add(',"queue_ms":')
-            add(_ms(record.queue))
+            out.append(',"queue_ms":')
+            out.append(_ms(record.queue))
         if record.ttft is not None:
-            add(',"ttft_ms":')
-            add(_ms(record.ttft))
+            out.append(',"ttft_ms":')
+            out.append(_ms(record.ttft))
         if record.overhead is not None:
-            add(',"overhead_ms":')
-            add(_ms(record.overhead))
+            out.append(',"overhead_ms":')
+            out.append(_ms(record.overhead))
         if record.max_gap is not None:
-            add(',"max_gap_ms":')
-            add(_ms(record.max_gap))
-        add(',"duration_ms":')
-        add(_ms(duration))
+            out.append(',"max_gap_ms":')
+            out.append(_ms(record.max_gap))
+        out.append(',"duration_ms":')
+        out.append(_ms(duration))
         if record.stream:
-            add(',"events":')
-            add(str(record.events))
+            out.append(',"events":')
+            out.append(str(record.events))
         if record.usage is not None:
             _used(record, out)
-        add("}\n")
+        out.append("}\n")
 
     def _who(self, record: CallRecord, out: list[str]) -> None:
-        add = out.append
         if record.key is not None:
-            add(',"key":')
-            add(self._quoted(record.key))
+            out.append(',"key":')
+            out.append(self._quoted(record.key))
         if record.client is not None:
-            add(',"client":')
-            add(self._quoted(record.client))
-        add(',"operation":')
-        add(self._quoted(record.operation))
+            out.append(',"client":')
+            out.append(self._quoted(record.client))
+        out.append(',"operation":')
+        out.append(self._quoted(record.operation))
         if record.model is not None:
-            add(',"model":')
-            add(self._quoted(record.model))
+            out.append(',"model":')
+            out.append(self._quoted(record.model))
         if record.served_model is not None:
-            add(',"served_model":')
-            add(self._quoted(record.served_model))
-        add(',"upstream":')
-        add(self._quoted(record.upstream))
+            out.append(',"served_model":')
+            out.append(self._quoted(record.served_model))
+        out.append(',"upstream":')
+        out.append(self._quoted(record.upstream))
         if record.upstream_request_id:
-            add(',"upstream_request_id":')
-            add(_json(record.upstream_request_id))
+            out.append(',"upstream_request_id":')
+            out.append(_json(record.upstream_request_id))
 
     def _how(self, record: CallRecord, out: list[str]) -> None:
-        add = out.append
-        add(',"stream":true,"code":' if record.stream else ',"stream":false,"code":')
-        add(str(record.code))
+        out.append(',"stream":true,"code":' if record.stream else ',"stream":false,"code":')
+        out.append(str(record.code))
         if record.error:
-            add(',"error":')
-            add(self._quoted(record.error))
-        add(',"outcome":')
-        add(self._quoted(record.outcome))
+            out.append(',"error":')
+            out.append(self._quoted(record.error))
+        out.append(',"outcome":')
+        out.append(self._quoted(record.outcome))
         if record.cause is not None:
-            add(',"cause":')
-            add(self._quoted(record.cause))
+            out.append(',"cause":')
+            out.append(self._quoted(record.cause))
         before = ',"attempts":['
         for attempt in record.attempts:
-            add(before)
+            out.append(before)
             self._attempt(attempt, out)
             before = ","
         if record.attempts:
-            add("]")
+            out.append("]")
 
     def _attempt(self, attempt: AttemptRecord, out: list[str]) -> None:
         out.append('{"upstream":')
