@@ -3,13 +3,13 @@
 Rules that hold inside: nothing awaits, so one process can never overspend; all limits are asked
 before the first is charged; a lease settles once, whoever calls first; a request stays counted
 whatever becomes of the call; a refusal names the limit that keeps the call out longest and promises
-no earlier moment than is true. This gate answers at once. Authorities that answer later (another
-process, Redis) take the same arguments and tell the applicant.
+no earlier moment than is true. This gate answers at once. One whose authority is another process
+(`remote`) takes the same arguments, gives a lease that is not open yet, and tells the applicant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NoReturn, Protocol
 
 from relay.admission.memory import (
@@ -22,7 +22,7 @@ from relay.admission.memory import (
     Accounts,
 )
 from relay.admission.principals import GroupLike, Principal, Principals
-from relay.admission.windows import Machine, TokenBucket, tick_of
+from relay.admission.windows import Level, Machine, TokenBucket, tick_of
 from relay.errors import BudgetSpent, RateLimited, RelayError
 
 _KEY: Final = "your key"
@@ -73,10 +73,13 @@ class Need:
 
 
 class Applicant(Protocol):
-    """A call that waits for an authority's answer; exactly one of the two is called, once."""
+    """A call that waits for an authority's answer: exactly one of the two is called, once, unless it settles before."""
 
-    def admitted(self, lease: Lease) -> None: ...
-    def refused(self, error: RelayError) -> None: ...
+    def admitted(self) -> None:
+        """The lease it was given is open."""
+
+    def refused(self, error: RelayError) -> None:
+        """Nothing was taken, and the lease is closed."""
 
 
 class Purse:
@@ -127,7 +130,7 @@ class Lease:
         self._amounts = amounts
         self._stamps = stamps
         self.open = True
-        """Not settled yet."""
+        """Granted, and not settled yet."""
 
     def settle(self, now: float, tokens: int, cost: int) -> None:
         """Charge what the call really used, give the rest back. A second call does nothing."""
@@ -153,6 +156,18 @@ class Lease:
     def cancel(self, now: float) -> None:
         """The call used nothing; its request stays counted."""
         self.settle(now, 0, 0)
+
+    def forfeit(self, now: float) -> None:
+        """Nobody will ever tell what the call used: all that it reserved counts, and its permits are free."""
+        if not self.open:
+            return
+        self.open = False
+        gate = self._gate
+        gate.inflight -= 1
+        tick = gate._tick = max(gate._tick, tick_of(now))
+        amounts = self._amounts
+        for (machine, unit), stamp in zip(self._entries, self._stamps, strict=True):
+            machine.settle(stamp, amounts[unit], amounts[unit], tick)
 
 
 class Gate:
@@ -193,7 +208,7 @@ class Gate:
     ) -> Lease:
         """Take the need from all limits, or raise RateLimited or BudgetSpent and take nothing.
 
-        `applicant` is for authorities that answer later; this one never calls it.
+        `applicant` is told by authorities that answer later, whose lease is not `open` yet; never by this one.
         """
         purse = self._purses.get(principal.id) or self._open(principal)
         tick = int(now * 1000.0 + 0.5)
@@ -211,6 +226,32 @@ class Gate:
         return Lease(
             self, entries, amounts, [machine.take(amounts[unit]) for machine, unit in entries]
         )
+
+    def restore(self, principal: Principal, need: Need, now: float, wall: float) -> Lease:
+        """The lease of a call that runs already, granted by an authority that is gone.
+
+        Permits and budgets are held again; what it took of a rate is in the levels that `adopt` is told.
+        """
+        purse = self._purses.get(principal.id) or self._open(principal)
+        tick = self._tick = max(self._tick, tick_of(now))
+        self._wall = wall
+        amounts = need.amounts
+        entries = tuple(entry for entry in purse.entries if not isinstance(entry[0], TokenBucket))
+        for machine, unit in entries:
+            machine.lacks(amounts[unit], tick, wall)
+        self.inflight += 1
+        return Lease(
+            self, entries, amounts, [machine.take(amounts[unit]) for machine, unit in entries]
+        )
+
+    def levels(self, principal: Principal) -> list[Level]:
+        """What is used of the principal's limits, in the order of its purse."""
+        return [machine.level() for machine, _ in self.purse(principal).entries]
+
+    def adopt(self, principal: Principal, levels: Sequence[Level]) -> None:
+        """At least so much is used, says a copy of `levels` that outlived the authority which told them."""
+        for (machine, _), level in zip(self.purse(principal).entries, levels, strict=False):
+            machine.adopt(level)
 
     def purse(self, principal: Principal) -> Purse:
         """What the principal draws on."""

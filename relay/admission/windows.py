@@ -26,6 +26,10 @@ PERMIT_WAIT = 1.0
 """Seconds promised to a call that found all permits taken: nobody knows when a stream ends."""
 
 
+Level = tuple[int, int]
+"""What a machine tells of its use; the first number says what the second is counted in."""
+
+
 def tick_of(now: float) -> int:
     """Monotonic seconds as whole milliseconds; rounded, so that exact milliseconds stay exact."""
     return int(now * 1000.0 + 0.5)
@@ -56,6 +60,15 @@ class Machine(Protocol):
 
     def at_rest(self, tick: int, wall: float) -> bool:
         """Whether forgetting this machine and starting a new one would give nobody anything."""
+
+    def level(self) -> Level:
+        """What is used, for a copy in another process; the time is the host's, so it stays true there."""
+
+    def follow(self, level: Level) -> None:
+        """Be the copy of a machine that told its `level`."""
+
+    def adopt(self, level: Level) -> None:
+        """A copy that survived says how much was used: at least so much is."""
 
 
 class TokenBucket:
@@ -119,6 +132,21 @@ class TokenBucket:
     def at_rest(self, tick: int, wall: float = 0.0) -> bool:
         # Full, hence nothing refundable; a debt still to come from a running call is that call's.
         return self._full_at <= tick * self.limit
+
+    def level(self) -> Level:
+        return self.limit, self._full_at
+
+    def follow(self, level: Level) -> None:
+        if level[0] == self.limit:
+            self._full_at = level[1]
+
+    def adopt(self, level: Level) -> None:
+        if level[0] == self.limit and level[1] > self._full_at:
+            self._full_at = level[1]
+
+    def shift(self, amount: int) -> None:
+        """The original will soon tell this much more, or less, of use."""
+        self._full_at += amount * MINUTE
 
 
 class RefundingBucket(TokenBucket):
@@ -223,6 +251,16 @@ class Permits:
     def at_rest(self, tick: int = 0, wall: float = 0.0) -> bool:
         return not self._running
 
+    def level(self) -> Level:
+        """Nothing: what is in use is known by whoever holds it."""
+        return 0, 0
+
+    def follow(self, level: Level) -> None:
+        pass
+
+    def adopt(self, level: Level) -> None:
+        pass
+
 
 class Period:
     """A budget of one calendar period in UTC: what was spent and what running calls hold.
@@ -267,6 +305,19 @@ class Period:
 
     def at_rest(self, tick: int, wall: float) -> bool:
         return wall >= self._ends or not (self._spent or self._reserved)
+
+    def level(self) -> Level:
+        return self._ends, self._spent
+
+    def follow(self, level: Level) -> None:
+        self._ends, self._spent = level
+
+    def adopt(self, level: Level) -> None:
+        ends, spent = level
+        if ends > self._ends:
+            self._ends, self._spent, self._reserved = ends, spent, 0
+        elif ends == self._ends and spent > self._spent:
+            self._spent = spent
 
 
 def end_of_day(wall: float) -> int:
