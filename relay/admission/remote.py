@@ -64,8 +64,8 @@ class RemoteLease(Lease):
         return number, key, bound, worst, cost
 
     @property
-    def bound(self) -> int:
-        return self._amounts[1]
+    def amounts(self) -> tuple[int, int, int, int]:
+        return self._amounts
 
 
 class RemoteGate(Gate):
@@ -138,8 +138,9 @@ class RemoteGate(Gate):
     def close(self, lease: RemoteLease, tokens: int, cost: int) -> None:
         self.inflight -= 1
         self.settled.append((lease.number, tokens, cost))
-        for bucket in lease.purse.tokens:
-            bucket.shift(tokens - lease.bound)
+        amounts, actual = lease.amounts, (1, tokens, tokens, cost)
+        for machine, unit in lease.purse.entries:
+            machine.shift(amounts[unit], actual[unit])
         self.wake()
 
     # -- what the authority says --

@@ -67,6 +67,9 @@ class Machine(Protocol):
     def follow(self, level: Level) -> None:
         """Be the copy of a machine that told its `level`."""
 
+    def shift(self, amount: int, actual: int) -> None:
+        """The original of this copy will soon tell that a call of `amount` used so much."""
+
     def adopt(self, level: Level) -> None:
         """A copy that survived says how much was used: at least so much is."""
 
@@ -144,9 +147,8 @@ class TokenBucket:
         if level[0] == self.limit and level[1] > self._full_at:
             self._full_at = level[1]
 
-    def shift(self, amount: int) -> None:
-        """The original will soon tell this much more, or less, of use."""
-        self._full_at += amount * MINUTE
+    def shift(self, amount: int, actual: int) -> None:
+        self._full_at += (actual - amount) * MINUTE
 
 
 class RefundingBucket(TokenBucket):
@@ -258,6 +260,9 @@ class Permits:
     def follow(self, level: Level) -> None:
         pass
 
+    def shift(self, amount: int, actual: int) -> None:
+        pass
+
     def adopt(self, level: Level) -> None:
         pass
 
@@ -311,6 +316,9 @@ class Period:
 
     def follow(self, level: Level) -> None:
         self._ends, self._spent = level
+
+    def shift(self, amount: int, actual: int) -> None:
+        self._spent += actual
 
     def adopt(self, level: Level) -> None:
         ends, spent = level

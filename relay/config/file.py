@@ -57,6 +57,11 @@ _VARIABLE: Final = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}
 
 def load(path: Path, env: Mapping[str, str]) -> Config:
     """The configuration in a file. Raises ConfigErrors with every fault."""
+    return loads(read(path), env, path)
+
+
+def read(path: Path) -> bytes:
+    """The file's content. Raises ConfigErrors when it cannot be read."""
     try:
         with path.open("rb") as file:
             source = file.read(LARGEST_FILE + 1)
@@ -65,7 +70,7 @@ def load(path: Path, env: Mapping[str, str]) -> Config:
         raise ConfigErrors([Fault(str(path), 0, 0, f"cannot be read: {reason}")]) from None
     if len(source) > LARGEST_FILE:
         raise ConfigErrors([Fault(str(path), 0, 0, "is larger than 64 MiB")])
-    return loads(source, env, path)
+    return source
 
 
 def loads(source: bytes, env: Mapping[str, str], path: Path = Path("config.yaml")) -> Config:

@@ -65,6 +65,19 @@ FAMILIES: tuple[Family, ...] = (
     Family("relay_build_info", "info", ("version", "python"), "Always 1; the labels say what is running."),
 )  # fmt: skip
 
+# What every Prometheus client shows of its process, for several processes together.
+PROCESS_FAMILIES: tuple[Family, ...] = (
+    Family("process_virtual_memory_bytes", "gauge", (), "Virtual memory size in bytes, of all processes."),
+    Family("process_resident_memory_bytes", "gauge", (), "Resident memory size in bytes, of all processes; what they share counts in each."),
+    Family("process_start_time_seconds", "gauge", (), "Start time of the first process since unix epoch in seconds."),
+    Family("process_cpu_seconds_total", "counter", (), "Total user and system CPU time spent in seconds, by all processes."),
+    Family("process_open_fds", "gauge", (), "Number of open file descriptors, of all processes."),
+    Family("process_max_fds", "gauge", (), "Maximum number of open file descriptors, of all processes."),
+    Family("python_gc_objects_collected_total", "counter", ("generation",), "Objects collected during gc, by all workers."),
+    Family("python_gc_objects_uncollectable_total", "counter", ("generation",), "Uncollectable objects found during GC, by all workers."),
+    Family("python_gc_collections_total", "counter", ("generation",), "Number of times this generation was collected, by all workers."),
+)  # fmt: skip
+
 # -- bucket edges: upper bounds in seconds, inclusive --
 
 # OpenTelemetry's `gen_ai.server.time_to_first_token`, and the minute that reasoning models take (Envoy AI Gateway).

@@ -6,6 +6,7 @@ free; the others count against `retry.attempts` and, from the second on, against
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from random import Random
 
@@ -18,6 +19,8 @@ REST = (0.025, 0.25)
 """Seconds before the last member is tried again, drawn evenly: callers that failed together come back apart."""
 
 _random = Random()
+# Workers are forked: each draws for itself.
+os.register_at_fork(after_in_child=_random.seed)
 
 
 class Failover:
