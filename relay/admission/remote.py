@@ -130,10 +130,18 @@ class RemoteGate(Gate):
     # -- what becomes of a lease here --
 
     def withdraw(self, lease: RemoteLease) -> None:
-        """Nobody waits any more; the grant, if it comes, is given back."""
-        lease.waiting = False
-        if self._waiting.pop(lease.number, None) is not None:
+        """Nobody waits any more: what is granted shall be free for the next one at once."""
+        if self._answered(lease.number) is not None:
+            self.settled.append((lease.number, 0, 0))
+            self.wake()
+
+    def _answered(self, number: int) -> RemoteLease | None:
+        """Takes a lease out of those that wait; None for one that does not."""
+        lease = self._waiting.pop(number, None)
+        if lease is not None:
+            lease.waiting = False
             self.inflight -= 1
+        return lease
 
     def close(self, lease: RemoteLease, tokens: int, cost: int) -> None:
         self.inflight -= 1
@@ -147,21 +155,21 @@ class RemoteGate(Gate):
 
     def granted(self, numbers: Sequence[int]) -> None:
         for number in numbers:
-            lease = self._waiting.pop(number, None)
+            lease = self._answered(number)
             if lease is None:
+                # It was withdrawn before it was asked for.
                 self.settled.append((number, 0, 0))
                 self.wake()
                 continue
-            lease.waiting = False
+            self.inflight += 1
             lease.open = True
             self._held[number] = lease
             lease.applicant.admitted()
 
     def refused(self, refusals: Sequence[Refusal]) -> None:
         for refusal in refusals:
-            lease = self._waiting.get(refusal[0])
+            lease = self._answered(refusal[0])
             if lease is not None:
-                self.withdraw(lease)
                 lease.applicant.refused(error_of(refusal))
 
     def follow(self, levels: Mapping[str, Sequence[Level]]) -> None:

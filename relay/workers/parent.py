@@ -146,6 +146,7 @@ class Parent:
         post.pid = child.fork(self._work(post), partial(self._become, post))
         post.since = now
         post.due = None
+        log.info("process_started", process=post.name, pid=post.pid)
         if post.index is not None:
             self._board.runs(post.index, post.pid)
         elif self._reload:

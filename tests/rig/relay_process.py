@@ -72,7 +72,7 @@ class RelayProcess:
     ) -> None:
         self._fields = fields
         self.path = fields if isinstance(fields, Path) else directory / "config.yaml"
-        self._env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | dict(env or {})
+        self.env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)} | dict(env or {})
         self._directory = directory
         self.calls: list[Line] = []
         self.lines: list[Line] = []
@@ -94,9 +94,9 @@ class RelayProcess:
             state = {"state": {"path": str(self._directory / "state")}}
             self.write(state | self._fields)
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "relay", "serve", "-c", str(self.path)),
+            *self.command(self.path),
             cwd=self._directory,
-            env=self._env,
+            env=self.env,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -133,6 +133,11 @@ class RelayProcess:
             assert code == 0, f"exit code {code}\n{self.stderr}"
         assert "Traceback" not in self.stderr, self.stderr
         assert not [call for call in self.calls if call.get("error") == "internal_error"]
+
+    @staticmethod
+    def command(path: Path) -> tuple[str, ...]:
+        """What starts a relay with this file."""
+        return (sys.executable, "-m", "relay", "serve", "-c", str(path))
 
     @property
     def pid(self) -> int:
