@@ -88,7 +88,7 @@ class RemoteGate(Gate):
         self._waiting: dict[int, RemoteLease] = {}
         """In the order of their asking."""
         self._held: dict[int, RemoteLease] = {}
-        """Granted, and their settlement not sent yet."""
+        """Granted, and not settled yet."""
         self._told: set[str] = set()
         """Keys whose copies follow the authority."""
         self.asks: list[Ask] = []
@@ -145,6 +145,7 @@ class RemoteGate(Gate):
 
     def close(self, lease: RemoteLease, tokens: int, cost: int) -> None:
         self.inflight -= 1
+        self._held.pop(lease.number, None)
         self.settled.append((lease.number, tokens, cost))
         amounts, actual = lease.amounts, (1, tokens, tokens, cost)
         for machine, unit in lease.purse.entries:
@@ -196,15 +197,14 @@ class RemoteGate(Gate):
         """What is to be sent, once."""
         asks, settled = self.asks, self.settled
         self.asks, self.settled = [], []
-        for number, _, _ in settled:
-            self._held.pop(number, None)
         return asks, settled
 
     def restate(self) -> tuple[list[Held], dict[str, list[Level]]]:
         """What an authority that begins anew must know: all that is held, and the last levels told.
 
-        Calls that wait ask again.
+        Calls that wait ask again. Settlements that were not sent are in the levels.
         """
+        self.settled = []
         known = self._principals.by_id
         levels = {key: self.levels(known[key]) for key in self._told if key in known}
         self.asks = [lease.asks for lease in self._waiting.values()]

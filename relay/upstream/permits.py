@@ -20,7 +20,13 @@ GRANT: Final = "grant"
 RECALL: Final = "recall"
 """Give back up to so many that idle; the answer is awaited."""
 SHED: Final = "shed"
-"""Give back so many: those that idle now, the others as they are freed."""
+"""Too many are in use: begin nothing, and give back whatever is freed."""
+KEEP: Final = "keep"
+"""What you have left is yours again."""
+
+
+LOOKS = 4
+"""How many looks a worker has to answer a recall; one that is too busy for it must not hold up the others."""
 
 
 class Order(NamedTuple):
@@ -44,7 +50,7 @@ class _Want:
 class _Account:
     """Who holds how much of one account, and who wants more."""
 
-    __slots__ = ("asked", "held", "limit", "round", "unheard", "wants")
+    __slots__ = ("asked", "held", "limit", "looks", "round", "shedding", "unheard", "wants")
 
     def __init__(self, limit: int, unheard: Iterable[int]) -> None:
         self.limit = limit
@@ -54,6 +60,10 @@ class _Account:
         """The wants for which the others are asked just now."""
         self.asked: set[int] = set()
         """Workers that have not answered yet."""
+        self.looks = 0
+        """How often `impatient` has found them so."""
+        self.shedding = False
+        """More is held than the limit, which has fallen: it may only become less."""
         self.unheard = set(unheard)
         """Workers that may hold some and have not said so."""
 
@@ -87,11 +97,9 @@ class Ledger:
             account = self._accounts.get(name)
             if account is None:
                 self._accounts[name] = _Account(limit, self._present | self._unheard)
-            elif limit < account.limit:
-                account.limit = limit
-                orders += self._shed(name, account)
             else:
                 account.limit = limit
+                orders += self._go_on(name, account)
         return orders
 
     def joined(self, worker: int, held: Mapping[str, int]) -> list[Order]:
@@ -104,9 +112,9 @@ class Ledger:
         return orders
 
     def report(self, worker: int, name: str, permits: int) -> list[Order]:
-        """So many of the account are in use there already."""
+        """So many of the account are in use there already. Who has said it once is known since."""
         account = self._accounts.get(name)
-        if account is None:
+        if account is None or worker in account.held:
             return []
         account.held[worker] = permits
         waited = worker in account.unheard
@@ -149,10 +157,11 @@ class Ledger:
         return self._go_on(name, account)
 
     def impatient(self) -> list[Order]:
-        """Whoever was asked and has not answered does not answer."""
+        """A clock's regular look: whoever was asked a few looks ago and has not answered does not answer."""
         orders: list[Order] = []
         for name, account in self._accounts.items():
-            if account.asked:
+            account.looks += 1
+            if account.asked and account.looks > LOOKS:
                 account.asked.clear()
                 orders += self._go_on(name, account)
         return orders
@@ -174,15 +183,13 @@ class Ledger:
         return orders
 
     def _shed(self, name: str, account: _Account) -> list[Order]:
-        """The limit fell: everybody is asked down to an even part, if they have too much together."""
-        excess = sum(account.held.values()) - account.limit
-        orders: list[Order] = []
-        for worker, held in account.held.items():
-            over = min(excess, held - self._even(worker, account.limit))
-            if over > 0:
-                excess -= over
-                orders.append(Order(worker, SHED, name, over))
-        return orders
+        """Begins to shed when too much is held, and ends when it is not."""
+        over = sum(account.held.values()) > account.limit
+        if over == account.shedding:
+            return []
+        account.shedding = over
+        kind = SHED if over else KEEP
+        return [Order(worker, kind, name, 0) for worker in account.held]
 
     def _close(self, name: str) -> list[Order]:
         account = self._accounts.pop(name)
@@ -192,6 +199,7 @@ class Ledger:
         """Grants what is free, in the order of the wants; then asks around, or answers."""
         if account.unheard:
             return []
+        orders = self._shed(name, account)
         for want in account.round + account.wants:
             more = min(want.missing, account.free)
             if more > 0:
@@ -209,11 +217,12 @@ class Ledger:
             wanting = {want.worker for want in account.round}
             if missing:
                 account.asked = {w for w, held in account.held.items() if held and w not in wanting}
+            account.looks = 0
             recalls = [Order(worker, RECALL, name, missing) for worker in account.asked]
             if not recalls:
                 done += account.round
                 account.round = []
-        return _answers(name, done) + recalls
+        return orders + _answers(name, done) + recalls
 
 
 def _answers(name: str, wants: Iterable[_Want]) -> list[Order]:

@@ -55,7 +55,7 @@ class _Share:
     def __init__(self, account: Account, held: int) -> None:
         self.account = account
         self.held = held
-        """What the authority counts as ours: at least `account.share`, and at least what is in flight."""
+        """What the authority counts as ours: `account.share`; while it is shed, what is in flight."""
         self.endpoints: list[Endpoint] = []
         self.waits: list[_Wait] = []
         self.asking: list[_Wait] = []
@@ -97,10 +97,11 @@ class Shares:
             known = self._shares.get(name)
             if known is None or known.account is not account:
                 known = self._shares[name] = _Share(account, account.inflight)
+                account.share = account.inflight
                 self.reports.append((name, known.held))
                 self.wake()
             known.endpoints = found
-            account.whole = limits[name]
+            account.whole = max(1, limits[name])
             known.resize(account.share)
 
     def held(self) -> dict[str, int]:
@@ -153,12 +154,18 @@ class Shares:
         self.gave.append((name, back))
         self.wake()
 
-    def shed(self, name: str, permits: int) -> None:
-        """The limit fell: nothing new begins above the smaller share."""
+    def shed(self, name: str) -> None:
+        """All workers together hold too many: nothing begins here, and what is freed goes back."""
         share = self._shares.get(name)
         if share is not None:
-            share.resize(max(0, share.account.share - permits))
+            share.resize(0)
             self._give_back(name, share)
+
+    def kept(self, name: str) -> None:
+        """They do no longer."""
+        share = self._shares.get(name)
+        if share is not None:
+            share.resize(share.held)
 
     # -- told by a clock --
 
@@ -177,6 +184,7 @@ class Shares:
         for name, share in self._shares.items():
             share.waits = [wait for wait in share.asking + share.waits if not wait.over]
             share.asking = []
+            share.resize(share.held)
             self._ask(name, share)
 
     def _give_back(self, name: str, share: _Share) -> None:

@@ -90,9 +90,13 @@ class Parent:
         self._workers = [_Post(index) for index in range(workers)]
         for post in self._workers:
             post.listeners = sockets.worker_listeners(self._places)
-        self._stopping = False
+        self._asked_to_stop = 0
         self._reload = False
         """Somebody asked for one while there was no hub."""
+
+    @property
+    def _stopping(self) -> bool:
+        return self._asked_to_stop > 0
 
     def run(self) -> int:
         """Until it is told to stop and all have ended. Returns the exit code."""
@@ -167,6 +171,7 @@ class Parent:
 
     def _become(self, post: _Post) -> None:
         """In the child: what belongs to the parent or to another child is closed."""
+        gc.enable()
         self._streams.close()
         for other in self._posts():
             if other is not post:
@@ -215,10 +220,11 @@ class Parent:
         return True
 
     def _stop(self) -> None:
-        if self._stopping:
-            self._send(child.STOP, self._workers)
+        """The first time a drain, the second time the end of it; and then the end of who does not listen."""
+        self._asked_to_stop += 1
+        if self._asked_to_stop > 1:
+            self._send(child.STOP if self._asked_to_stop == 2 else signal.SIGKILL, self._workers)
             return
-        self._stopping = True
         self._board.drain()
         log.info("stopping", delay_seconds=self._config.server.drain.delay)
         for post in self._workers:

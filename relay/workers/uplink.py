@@ -18,7 +18,7 @@ import msgspec
 from relay.admission.remote import RemoteGate
 from relay.observe import logs
 from relay.observe.exposition import Snapshot
-from relay.upstream.permits import ANSWER, GRANT, RECALL
+from relay.upstream.permits import ANSWER, GRANT, RECALL, SHED
 from relay.upstream.shares import Shares
 from relay.workers.link import Link
 from relay.workers.messages import (
@@ -205,8 +205,10 @@ class Uplink:
             shares.granted(account, permits)
         elif kind == RECALL:
             shares.recalled(account, permits)
+        elif kind == SHED:
+            shares.shed(account)
         else:
-            shares.shed(account, permits)
+            shares.kept(account)
 
     def _note(self, note: Welcome | Prepare | Commit | Abandon | Count | Judged) -> None:
         if isinstance(note, Count):
