@@ -25,6 +25,9 @@ from tests.rig.upstream import Upstream
 ROOT = Path(__file__).resolve().parents[2]
 """The repository."""
 
+WORKERS = int(os.environ.get("RELAY_TEST_WORKERS", "1"))
+"""Processes of a relay whose test does not say how many."""
+
 Fields = dict[str, Any]
 Models = dict[str, Fields]
 Upstreams = dict[str, Upstream | Fields]
@@ -46,7 +49,7 @@ def config(
         pool = [{"upstream": name, "tier": tier} for tier, name in enumerate(upstreams)]
         models = {"m": {"pool": pool, "retry": {"attempts": 3, "budget": "100%"}}}
     whole: Fields = {
-        "server": {"listen": "127.0.0.1:0", "workers": 1},
+        "server": {"listen": "127.0.0.1:0", "workers": WORKERS},
         "admin": {"listen": "127.0.0.1:0"},
         "upstreams": ready,
         "models": dict(models),
