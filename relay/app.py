@@ -46,6 +46,8 @@ log = logs.get("app")
 
 BACKLOG = 4096
 """Connections the kernel may hold for us: a rush at midnight comes within one second."""
+QUIET_TURNS = 3
+"""Turns of the loop without a new connection after which none waits."""
 LOG_WAIT = 5.0
 """Seconds the access log gets at the end."""
 
@@ -167,7 +169,7 @@ class Relay:
         self._health.phase = "draining"
         log.info("stopping", delay_seconds=drain.delay)
         await self._pause(drain.delay)
-        await asyncio.sleep(0)
+        await self._accept_what_waits()
         for site in list(self._front_runner.sites):
             await site.stop()
         log.info("draining", active=len(self._proxy.active))
@@ -178,6 +180,20 @@ class Relay:
         for exchange in list(self._proxy.active):
             exchange.drained()
         log.info("stopped")
+
+    async def _accept_what_waits(self) -> None:
+        """Connections that the kernel has made for us are ours to answer: a closed listener would reset them."""
+        clients = self._front.clients
+        before, quiet = len(clients), 0
+        accepted = False
+        while quiet < QUIET_TURNS:
+            # The loop may take one connection at each turn.
+            await asyncio.sleep(0)
+            quiet = 0 if len(clients) > before else quiet + 1
+            accepted = accepted or not quiet
+            before = len(clients)
+        if accepted:
+            await self._pause(TICK)
 
     def _idle(self) -> None:
         """No call is under way; half a request that has come in still becomes one (its deadline is short)."""

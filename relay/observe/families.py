@@ -58,7 +58,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("relay_store_up", "gauge", ("store",), "1 while the quota store answers."),
     Family("relay_store_errors_total", "counter", ("store",), "Failed operations of the quota store."),
     Family("relay_event_loop_lag_seconds", "histogram", (), "How late the event loop ran its timer."),
-    Family("relay_worker_restarts_total", "counter", (), "Workers that died and were started again."),
+    Family("relay_worker_restarts_total", "counter", (), "Processes that died and were started again."),
     Family("relay_log_dropped_total", "counter", (), "Log lines lost because their sink was blocked or failed."),
     Family("relay_config_last_reload_successful", "gauge", (), "1 if the configuration was last loaded without a fault."),
     Family("relay_config_last_reload_success_timestamp_seconds", "gauge", (), "When the configuration in effect was loaded, Unix time."),

@@ -28,8 +28,7 @@ class Board:
 
     # -- the parent's --
 
-    @property
-    def draining(self) -> bool:
+    def is_draining(self) -> bool:
         return self._numbers[_PHASE] == DRAINING
 
     def drain(self) -> None:

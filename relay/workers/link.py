@@ -72,11 +72,16 @@ class Link(asyncio.Protocol):
     # -- asyncio.Protocol --
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        if not is_ours(transport.get_extra_info("socket")):
-            self._transport.abort()
+        made = cast(asyncio.Transport, transport)
+        if is_ours(made.get_extra_info("socket")):
+            self._transport = made
+        else:
+            # uvloop does not take it well within this callback.
+            asyncio.get_running_loop().call_soon(made.abort)
 
     def data_received(self, data: bytes) -> None:
+        if self._transport is None:
+            return
         buffer = self._buffer
         buffer += data
         at = 0

@@ -41,6 +41,7 @@ class Overview(Sources):
         self._exposition = Exposition(Processes(self._pids))
         self._health = Health()
         self._health.phase = "ready"
+        self._health.draining = board.is_draining
         self._questions = 0
         self.metrics = Metrics(self)
         self.log_lost = 0
@@ -124,9 +125,7 @@ class Overview(Sources):
 
     def reason(self) -> str | None:
         """New calls are welcome as long as one worker serves."""
-        if self._board.draining:
-            return "draining"
-        if len(self._members.missing()) == self._board.workers:
+        if not self._board.is_draining() and len(self._members.missing()) == self._board.workers:
             return "starting"
         return self._health.reason()
 

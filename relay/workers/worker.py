@@ -43,6 +43,7 @@ class Worker(Relay):
     ) -> None:
         super().__init__(config, access_log, log_dropped, human=False, demo_key=seat.demo_key)
         self._seat = seat
+        self._health.draining = seat.board.is_draining
         self._shares = self._proxy.shares = Shares()
         self._next: Snapshot | None = None
         """Prepared, and not in effect yet."""
