@@ -8,6 +8,7 @@ VENV   ?= .venv
 CONFIG ?= config.yaml
 SDK    ?= .sdk
 PY     := $(VENV)/bin/python
+COMPILED := .cache/compiled
 
 # Debian's own Python is built with profile-guided optimisation, which a relay feels: prefer it.
 OLD_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -16,13 +17,15 @@ BASE ?= $(shell for p in /usr/bin/python3 python3 python3.14 python3.13 python3.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check sdks lock clean
+.PHONY: help run compile test check sdks bench bench-peers lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## start the relay with config.yaml (CONFIG=... for another file)
-	@exec $(PY) -m relay serve --text -c $(CONFIG)
+	@exec $(VENV)/bin/relay serve --text -c $(CONFIG)
+
+compile: $(COMPILED)/.done ## compile the hot path to C: half the CPU a call (needs cc, Python.h, a minute or two)
 
 test: $(VENV)/.dev ## run the tests (ARGS='-k drain' for a part)
 	@$(PY) -m pytest $(ARGS)
@@ -34,6 +37,12 @@ check: $(VENV)/.dev ## lint, formatting, types, the import layers
 	@$(PY) -m pytest -q tests/test_layers.py
 
 sdks: $(SDK)/openai-1/.done $(SDK)/openai-2/.done $(SDK)/npm/.done ## the SDKs the tests drive, each in its own environment
+
+bench: $(VENV)/.run ## measure the relay against nginx and every peer there is, into docs/ (ARGS='--pace 0.3' for a look)
+	@$(PY) -m bench run $(ARGS)
+
+bench-peers: $(VENV)/.run ## install the peers that Debian, PyPI and npm have, each in its own environment
+	@$(PY) -m bench install $(ARGS)
 
 lock: $(VENV)/.dev ## resolve pyproject.toml anew into the two lock files
 	@$(LOCK) -o requirements.lock
@@ -48,7 +57,19 @@ LOCK = uv pip compile pyproject.toml --quiet --upgrade --generate-hashes --unive
 	--python-version 3.11 --no-annotate --custom-compile-command 'make lock'
 
 # A relay that is checked out is run from where it stands: a .pth line instead of an editable install,
-# which would fetch a build backend first.
+# which would fetch a build backend first. `relay` runs what is compiled while that is as new as its sources.
+define RELAY
+#!/bin/sh
+root='$(CURDIR)'
+compiled="$$root/$(COMPILED)"
+if [ -e "$$compiled/.done" ] && [ -z "$$(find "$$root/relay" -name '*.py' -newer "$$compiled/.done" | head -n 1)" ]; then
+	PYTHONPATH="$$compiled$${PYTHONPATH:+:$$PYTHONPATH}"
+	export PYTHONPATH
+fi
+exec "$$(dirname "$$0")/python" -P -m relay "$$@"
+endef
+export RELAY
+
 define install
 	@if command -v uv >/dev/null 2>&1; then \
 		uv pip install --quiet --python $(PY) --require-hashes -r $(1); \
@@ -56,7 +77,7 @@ define install
 		$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r $(1); \
 	fi
 	@pwd > "$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/relay-checkout.pth"
-	@printf '#!/bin/sh\nexec "$$(dirname "$$0")/python" -m relay "$$@"\n' > $(VENV)/bin/relay
+	@printf '%s\n' "$$RELAY" > $(VENV)/bin/relay
 	@chmod +x $(VENV)/bin/relay
 	@touch $@
 endef
@@ -79,6 +100,13 @@ $(VENV)/.run: requirements.lock | $(PY)
 
 $(VENV)/.dev: requirements-dev.lock | $(PY)
 	$(call install,requirements-dev.lock)
+
+$(COMPILED)/.done: setup.py pyproject.toml $(shell find relay -name '*.py') | $(VENV)/.dev
+	@rm -rf $(COMPILED) .cache/build && mkdir -p $(COMPILED)
+	@echo 'compiling: a minute or two'
+	@RELAY_COMPILE=1 $(PY) setup.py --quiet build --build-base .cache/build --build-lib $(COMPILED) \
+		> .cache/compile.log 2>&1 || { cat .cache/compile.log >&2; exit 1; }
+	@touch $@
 
 # The newest openai package is in the development lock; its predecessors need packages of their own.
 OPENAI_1 := openai==1.109.1

@@ -12,26 +12,27 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from secrets import token_hex, token_urlsafe
 from time import time
 
 import uvloop
 from aiohttp import web
 
-from relay import admin, banner, process
+from relay import admin, banner, process, reload
 from relay.admission.gate import Gate
 from relay.call import RequestIds
-from relay.config import file
 from relay.config.model import Config
 from relay.front import Front
 from relay.health import BEAT, Health
+from relay.listener import listeners
 from relay.observe import logs
 from relay.observe.accesslog import AccessLog
 from relay.observe.linewriter import LineWriter
 from relay.observe.metrics import Metrics
 from relay.observe.sources import Seen
-from relay.port import Patience
+from relay.port import Patience, Port
 from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import Batch
@@ -74,6 +75,7 @@ class Relay:
         self._stop_now = asyncio.Event()
         self._reload: asyncio.Task[None] | None = None
         self._reload_again = False
+        self._pace = reload.Pace()
         self._wheel = Wheel(loop)
         self._dialer = Dialer(loop)
         self._memory = Memory(loop, self._make_directory(), process.log_bug)
@@ -91,16 +93,14 @@ class Relay:
         self._reception = Reception(
             self._proxy, self._snapshot, self._health.livez, self._health.readyz
         )
-        self._front = Front(
-            self._reception, self._wheel, RequestIds(token_hex(6)), _patience(config)
-        )
+        self._port = Port(self._reception, self._wheel, RequestIds(token_hex(6)), _patience(config))
         self._seen = Seen(
             self._proxy, self._gate, self._memory, access_log, self._live, log_dropped
         )
         self._metrics.sources = self._seen
         self._guard = admin.Guard(_token(config))
         self._wheel.on_lag = self._metrics.observe_lag
-        self._front_runner = web.ServerRunner(self._front)
+        self._front_runner = web.ServerRunner(Front(self._port))
         self._admin_runner: web.AppRunner | None = None
         self._beat: asyncio.TimerHandle | None = None
 
@@ -132,10 +132,8 @@ class Relay:
     async def _listen(self) -> None:
         await self._front_runner.setup()
         address = self._config.server.listen
-        front = web.TCPSite(
-            self._front_runner, address.host, address.port, backlog=BACKLOG, reuse_address=True
-        )
-        await front.start()
+        for sock in listeners(address.host, address.port, BACKLOG):
+            await web.SockSite(self._front_runner, sock, backlog=BACKLOG).start()
         self._admin_runner = await self._start_admin()
         self._health.phase = "ready"
         self._announce()
@@ -183,7 +181,7 @@ class Relay:
 
     async def _accept_what_waits(self) -> None:
         """Connections that the kernel has made for us are ours to answer: a closed listener would reset them."""
-        clients = self._front.clients
+        clients = self._port.clients
         before, quiet = len(clients), 0
         accepted = False
         while quiet < QUIET_TURNS:
@@ -199,7 +197,7 @@ class Relay:
         """No call is under way; half a request that has come in still becomes one (its deadline is short)."""
         if self._proxy.active:
             return
-        if self._front.receiving:
+        if self._port.receiving:
             self._loop.call_later(TICK, self._idle)
         else:
             self._stop_now.set()
@@ -214,6 +212,7 @@ class Relay:
         if self._beat is not None:
             self._beat.cancel()
         if self._reload is not None:
+            self._pace.hurry()
             await self._reload
         await self._front_runner.cleanup()
         if self._admin_runner is not None:
@@ -234,20 +233,24 @@ class Relay:
 
     # -- configuration --
 
-    def _apply(self, snapshot: Snapshot) -> None:
-        """Makes a snapshot the live one: calls that come from now on see it."""
-        config = snapshot.config
+    def _apply(self, snapshot: Snapshot) -> Callable[[reload.Breathe], None]:
+        """Makes a snapshot the live one: calls that come from now on see it.
+
+        Returns how to let go of what only the old one needed: not here, for it takes long.
+        """
+        config, old = snapshot.config, self._snapshot
         self._config = config
         self._snapshot = self._reception.snapshot = snapshot
-        self._gate.reload(snapshot.principals, config.groups)
-        self._front.patience = _patience(config)
-        self._front.memo.clear()
+        purses = self._gate.reload(snapshot.principals, config.groups)
+        self._catch_up()
+        self._port.patience = _patience(config)
+        self._port.memo.clear()
         self._guard.change(_token(config))
         self._access_log.format = config.observability.access_log
         self._metrics.configure(
             list(snapshot.routes),
             list(config.upstreams),
-            list(snapshot.principals.by_id),
+            snapshot.principals,
             config.observability.slow_first_token,
         )
         self._metrics.reloaded(successful=True, wall=time())
@@ -256,6 +259,12 @@ class Relay:
         ):
             # Its running calls go on; what idles is closed.
             connections_of(endpoint).close()
+        return partial(reload.let_go, old.principals, old.config.filed, purses)
+
+    def _catch_up(self) -> None:
+        """Limits of keys that have not called since the reload follow it, some at a time."""
+        if self._gate.catch_up():
+            self._loop.call_later(TICK, self._catch_up)
 
     def _reload_asked(self) -> None:
         if self._reload is None:
@@ -266,32 +275,37 @@ class Relay:
 
     async def _reload_now(self) -> None:
         """Reads the file anew in a thread; swaps when all of it is good, keeps the old one when not."""
-        old = self._config
         try:
-            new = await asyncio.to_thread(file.load, old.path, os.environ)
-            if old.models and not new.models:
-                # A file that an editor has emptied before it writes it, more likely than an end of all service.
-                raise file.ConfigErrors([file.Fault(str(old.path), 0, 0, "has no models left")])
-            snapshot = Snapshot(new, self._memory, self._demo)
-        except file.ConfigErrors as error:
-            self._metrics.reloaded(successful=False, wall=time())
-            log.error("reload_failed", faults=[str(fault) for fault in error.faults])
-        except (OSError, ValueError) as error:
-            self._metrics.reloaded(successful=False, wall=time())
-            log.error("reload_failed", faults=[f"{old.path.name}: {type(error).__name__}"])
-        else:
-            self._apply(snapshot)
-            log.info(
-                "reloaded",
-                digest=new.digest[:12],
-                notices=list(new.notices),
-                **difference(old, new),
-            )
+            made = await asyncio.to_thread(reload.prepare, self._config, os.environ, self._pace)
+            over = self._swap(made)
+            del made
+            if over is not None:
+                await asyncio.to_thread(over, self._pace)
         finally:
             self._reload = None
             if self._reload_again and not self._stopping.is_set():
                 self._reload_again = False
                 self._reload_asked()
+
+    def _swap(self, made: reload.Prepared | list[str]) -> Callable[[reload.Breathe], None] | None:
+        """Takes what was made if it is good. Returns how to let go of what is not needed any more."""
+        faults = made if isinstance(made, list) else []
+        over: Callable[[reload.Breathe], None] | None = None
+        if not isinstance(made, list):
+            config = made.config
+            try:
+                snapshot = Snapshot(config, self._memory, self._demo, made.principals)
+            except (OSError, ValueError) as error:
+                faults = [f"{config.path.name}: {type(error).__name__}"]
+                over = partial(reload.let_go, made.principals, config.filed, {})
+            else:
+                over = self._apply(snapshot)
+                digest, notices = config.digest[:12], list(config.notices)
+                log.info("reloaded", digest=digest, notices=notices, **made.difference)
+        if faults:
+            self._metrics.reloaded(successful=False, wall=time())
+            log.error("reload_failed", faults=faults)
+        return over
 
     # -- what is shown --
 
@@ -326,30 +340,6 @@ def _bound(runner: web.BaseRunner | None) -> str:
 
 def log_state(endpoint: Endpoint, state: str, reason: str) -> None:
     log.warning("upstream_state", upstream=endpoint.label, state=state, reason=reason)
-
-
-def difference(old: Config, new: Config) -> dict[str, list[str]]:
-    """What a reload changed, by name."""
-    found: dict[str, list[str]] = {}
-    for section in ("upstreams", "models", "groups"):
-        before, after = getattr(old, section), getattr(new, section)
-        found[section] = _changes(before, after)
-    before, after = ({key.id: key for key in config.keys} for config in (old, new))
-    found["keys"] = _changes(before, after)
-    if (old.server.listen, old.admin.listen) != (new.server.listen, new.admin.listen):
-        found["server"] = ["a changed listen address needs a restart"]
-    if old.server.workers != new.server.workers:
-        more = ["another number of workers needs a restart"]
-        found["server"] = found.get("server", []) + more
-    return {section: changes for section, changes in found.items() if changes}
-
-
-def _changes(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
-    return [
-        *(f"-{name}" for name in before if name not in after),
-        *(f"+{name}" for name in after if name not in before),
-        *(f"~{name}" for name in after if name in before and before[name] != after[name]),
-    ]
 
 
 def serve(config: Config, *, human: bool | None) -> int:

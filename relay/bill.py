@@ -41,7 +41,7 @@ class Bill:
         self._bound = len(call.body)
         if purse.counts_tokens:
             self._bound = chat.prompt_bound(route.image_tokens)
-            need = snapshot.need(route, chat, self._bound)
+            need = snapshot.need(route, chat, self._bound, money=purse.counts_money)
         self.caps_output = purse.has_budget and chat.max_tokens is None
         """An answer must not outgrow a budget that has reserved only so much for it."""
         lease = gate.reserve(

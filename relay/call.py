@@ -7,7 +7,7 @@ connection the call came on; the front implements it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.operations import Operation
 from relay.records import CallRecord
@@ -22,7 +22,9 @@ class Head:
     """What a request's head says. Immutable and shared between equal requests; made by the front."""
 
     __slots__ = (
+        "after",
         "authorization",
+        "before",
         "client_request_id",
         "content_type",
         "encoded",
@@ -44,6 +46,9 @@ class Head:
         "trace_id",
     )
 
+    before: bytes
+    after: bytes
+    """Its bytes on either side of the digits of its content-length; empty when it cannot be recognised by them."""
     method: str
     path: str
     """As sent, without the query."""
@@ -73,6 +78,16 @@ class Head:
     """Whose key it is, as this configuration says, where neither the client's address nor the time counts."""
     refusal: RelayError | None
     """What the head alone condemns the request to (version, expectation, loop, a junk header)."""
+
+    def again(self, data: bytes) -> int:
+        """Where the body begins if `data` begins with this very head, be it for a body of another length; else 0."""
+        before, after = self.before, self.after
+        if not after or not data.startswith(before):
+            return 0
+        at = len(before)
+        stop = data.find(b"\r", at, at + 12)
+        end = stop + len(after)
+        return end if data[stop:end] == after and data[at:stop].isdigit() else 0
 
 
 class Client(Protocol):
@@ -128,15 +143,22 @@ class Call:
         self.record = record
 
 
+_LAST_DIGITS: Final = [f"{number:02x}" for number in range(256)]
+
+
 class RequestIds:
     """Ids of requests: unique over workers and restarts, cheap, and telling nothing."""
 
-    __slots__ = ("_count", "_prefix")
+    __slots__ = ("_block", "_count", "_prefix")
 
     def __init__(self, prefix: str) -> None:
         self._prefix = f"req_{prefix}"
+        self._block = f"{self._prefix}000000"
+        """The id of the last call without its last two digits."""
         self._count = 0
 
     def next(self) -> str:
-        self._count += 1
-        return f"{self._prefix}{self._count:08x}"
+        self._count = count = self._count + 1
+        if not count & 0xFF:
+            self._block = f"{self._prefix}{count >> 8:06x}"
+        return self._block + _LAST_DIGITS[count & 0xFF]

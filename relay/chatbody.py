@@ -1,47 +1,31 @@
 """A chat call's body: what we act on, read once; what we change, changed in the client's own bytes.
 
-Only the fields of `_Wire` are looked at; everything else passes unread, but its JSON is valid (a body that two parsers
-could read differently is refused: a field we act on given twice, bad UTF-8, half a surrogate pair). Edits are
+Only the fields of `shapes.Body` are looked at; everything else passes unread, but its JSON is valid (a body that two
+parsers could read differently is refused: a field we act on given twice, bad UTF-8, half a surrogate pair). Edits are
 made at the top level only, never by writing the body anew. Errors name the field, never what stood in it.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec import UNSET
 
 from relay.errors import BadField, BadJson
 from relay.jsonscan import UNREADABLE, Member, TooManyMembers, members
 from relay.prompts import TOKENS_A_MESSAGE, media_of, up_to_first_user
-
-LARGEST_COUNT: Final = 2**53 - 1
-"""The largest integer that every JSON parser reads exactly; times `n` it still fits 64 bits."""
-MOST_CHOICES: Final = 128
-
-_Count = Annotated[int, Meta(ge=1, le=LARGEST_COUNT)]
-_Choices = Annotated[int, Meta(ge=1, le=MOST_CHOICES)]
-_Name = Annotated[str, Meta(min_length=1)]
-
-
-class _Wire(msgspec.Struct, gc=False):
-    """The fields we act on. Their types are the rule; what is only measured or forwarded stays raw."""
-
-    model: _Name | UnsetType | None = UNSET
-    messages: Raw = Raw()
-    stream: bool | UnsetType | None = UNSET
-    stream_options: Raw = Raw()
-    max_tokens: _Count | UnsetType | None = UNSET
-    max_completion_tokens: _Count | UnsetType | None = UNSET
-    n: _Choices | UnsetType | None = UNSET
-    user: str | UnsetType | None = UNSET
-    prompt_cache_key: str | UnsetType | None = UNSET
-    tools: Raw = Raw()
-    functions: Raw = Raw()
-    response_format: Raw = Raw()
-
+from relay.shapes import (
+    FIELDS,
+    MOST_CHOICES,
+    Body,
+    StreamOptions,
+    count_objects,
+    decode_body,
+    decode_options,
+    decode_string,
+)
 
 _EXPECTED: Final = {
     "model": "model must be a non-empty string",
@@ -57,27 +41,27 @@ _EXPECTED: Final = {
 }
 """What a client hears that sent something else."""
 
-FIELDS: Final = _Wire.__struct_fields__
-"""The fields we act on, the ones that are only measured among them: none may be given twice."""
 
+class ChatBody:
+    """What a chat call asks for. Keeps its messages: drop it with the body."""
 
-class _Message(msgspec.Struct, gc=False):
-    """Any object."""
-
-
-class _Options(msgspec.Struct, gc=False):
-    include_usage: bool | None = None
-
-
-_decode_wire = msgspec.json.Decoder(_Wire).decode
-_decode_messages = msgspec.json.Decoder(list[_Message]).decode
-_decode_options = msgspec.json.Decoder(_Options).decode
-_decode_string = msgspec.json.Decoder(str).decode
-_encode = msgspec.json.Encoder().encode
-
-
-class ChatBody(msgspec.Struct, gc=False):
-    """What a chat call asks for. Keeps the bytes of the body alive (`messages` is a view): drop it with the body."""
+    __slots__ = (
+        "frame",
+        "has_stream_options",
+        "include_usage",
+        "max_tokens",
+        "max_tokens_given",
+        "message_count",
+        "messages",
+        "model",
+        "model_at",
+        "n",
+        "options_given",
+        "prompt_cache_key",
+        "stream",
+        "tool_bytes",
+        "user",
+    )
 
     model: str
     stream: bool
@@ -89,7 +73,8 @@ class ChatBody(msgspec.Struct, gc=False):
     n: int
     user: str | None
     prompt_cache_key: str | None
-    messages: Raw
+    messages: bytes
+    """The JSON of the array."""
     message_count: int
     tool_bytes: int
     """JSON bytes of what else becomes part of a prompt: tools, functions, the response's schema."""
@@ -99,13 +84,14 @@ class ChatBody(msgspec.Struct, gc=False):
     """There is a `stream_options`, be it null."""
     max_tokens_given: bool
     """There is a `max_tokens`, be it null."""
-    flat: bool
-    """Only one bracket opens in the messages, their own: no content is a list of parts."""
+    frame: Frame | None
+    """What stands around the messages, where it is known from an earlier call."""
 
     def prompt_bound(self, image_tokens: int) -> int:
         """No prompt of this call has more tokens: one a byte, but `image_tokens` for each part with media."""
         text = len(self.messages) + self.tool_bytes + TOKENS_A_MESSAGE * self.message_count
-        if self.flat:
+        if self.messages.count(b"[") == 1:
+            # The messages' own: no content is a list of parts.
             return text
         media, media_bytes = media_of(self.messages)
         return text - media_bytes + image_tokens * media
@@ -116,11 +102,112 @@ class ChatBody(msgspec.Struct, gc=False):
             return self.prompt_cache_key.encode()
         return b"\n".join((self.model.encode(), *up_to_first_user(self.messages)))
 
+    def over(self, messages: bytes, count: int, model_at: int) -> ChatBody:
+        """The same facts of a call with other messages."""
+        chat = ChatBody()
+        chat.model = self.model
+        chat.stream = self.stream
+        chat.include_usage = self.include_usage
+        chat.has_stream_options = self.has_stream_options
+        chat.max_tokens = self.max_tokens
+        chat.n = self.n
+        chat.user = self.user
+        chat.prompt_cache_key = self.prompt_cache_key
+        chat.messages = messages
+        chat.message_count = count
+        chat.tool_bytes = self.tool_bytes
+        chat.model_at = model_at
+        chat.options_given = self.options_given
+        chat.max_tokens_given = self.max_tokens_given
+        chat.frame = self.frame
+        return chat
+
+
+# -- frames: what an app sends around its messages is the same from call to call --
+
+MAX_FRAME: Final = 8192
+"""Bytes on either side of the messages that are remembered."""
+FRAMES_KEPT: Final = 1024
+
+_MESSAGES: Final = b'"messages":'
+_NO_MESSAGES: Final = b"[]"
+
+
+class Frame:
+    """The bytes before and after the messages of an accepted body, and what follows from them.
+
+    One valid array in the place of another leaves the rest of a body as it was: its facts, and that no field is
+    given twice. So only the array is looked at when the same bytes stand around it again.
+    """
+
+    __slots__ = ("after", "asked", "before", "edits")
+
+    def __init__(self, before: bytes, after: bytes, chat: ChatBody) -> None:
+        self.before = before
+        self.after = after
+        self.edits: dict[tuple[str | None, bool, int | None], tuple[bytes, bytes]] = {}
+        """Before and after as the upstream gets them, by model, usage asked for, limit."""
+        chat.frame = self
+        at = chat.model_at
+        if at >= len(before):
+            at -= len(chat.messages) - len(_NO_MESSAGES)
+        self.asked = chat.over(_NO_MESSAGES, 0, at)
+        """The facts, of a body that has an empty array."""
+
+    def empty(self) -> bytes:
+        return self.before + _NO_MESSAGES + self.after
+
+
+_frames: dict[tuple[bytes, bytes], Frame] = {}
+"""Bounded. Holds no messages, but what apps send beside them (a `user`)."""
+
+
+def _by_frame(body: bytes) -> ChatBody | None:
+    """The facts of a body whose frame is known and whose messages are in order; None: look closer."""
+    start = body.find(_MESSAGES, 0, MAX_FRAME) + len(_MESSAGES)
+    if start < len(_MESSAGES):
+        return None
+    if body[start : start + 1] == b" ":
+        start += 1
+    end = body.rfind(b"]", start) + 1
+    if not end or len(body) - end > MAX_FRAME:
+        return None
+    frame = _frames.get((body[:start], body[end:]))
+    if frame is None:
+        return None
+    messages = body[start:end]
+    try:
+        count = len(count_objects(messages))
+        if not messages.isascii():
+            messages.decode()
+    except UNREADABLE:
+        return None
+    asked = frame.asked
+    at = asked.model_at
+    if at >= start:
+        at += len(messages) - len(_NO_MESSAGES)
+    return asked.over(messages, count, at)
+
+
+def _learn(body: bytes, cut: int, chat: ChatBody) -> None:
+    """Remembers what stands around the messages, which begin at `cut`, if `_by_frame` can find it again."""
+    end = cut + len(chat.messages)
+    if cut > MAX_FRAME or len(body) - end > MAX_FRAME or body.find(b"]", end) >= 0:
+        return
+    if len(_frames) >= FRAMES_KEPT:
+        _frames.clear()
+    before, after = body[:cut], body[end:]
+    _frames[before, after] = Frame(before, after, chat)
+
 
 def decode(body: bytes) -> ChatBody:
     """The body's facts. Raises `BadJson`, or `BadField` with the field's name."""
+    return _by_frame(body) or _decode(body)
+
+
+def _decode(body: bytes) -> ChatBody:
     try:
-        wire = _decode_wire(body)
+        wire = decode_body(body)
         if not body.isascii():
             # msgspec skips over the text of what it does not build, unseen.
             body.decode()
@@ -132,27 +219,31 @@ def decode(body: bytes) -> ChatBody:
         raise BadField("model is required", param="model")
     messages = bytes(wire.messages)
     count = _count_messages(messages)
-    model_at = _model_at(body, wire, messages)
-    if model_at < 0:
-        model_at = _places(body, FIELDS)["model"].start
+    cut = _value_at(body, b'"messages"', messages)
+    model_at = -1 if cut < 0 else _model_at(body, wire, cut, messages)
+    known = model_at >= 0
+    if not known:
+        model_at = places_of(body, FIELDS)["model"].start
     options = _options(wire) if wire.stream_options else None
-    return ChatBody(
-        wire.model,
-        wire.stream is True,
-        None if options is None else options.include_usage,
-        options is not None,
-        max(wire.max_tokens or 0, wire.max_completion_tokens or 0) or None,
-        wire.n or 1,
-        wire.user or None,
-        wire.prompt_cache_key or None,
-        wire.messages,
-        count,
-        len(wire.tools) + len(wire.functions) + len(wire.response_format),
-        model_at,
-        bool(wire.stream_options),
-        wire.max_tokens is not UNSET,
-        messages.count(b"[") == 1,
-    )
+    chat = ChatBody()
+    chat.model = wire.model
+    chat.stream = wire.stream is True
+    chat.include_usage = None if options is None else options.include_usage
+    chat.has_stream_options = options is not None
+    chat.max_tokens = max(wire.max_tokens or 0, wire.max_completion_tokens or 0) or None
+    chat.n = wire.n or 1
+    chat.user = wire.user or None
+    chat.prompt_cache_key = wire.prompt_cache_key or None
+    chat.messages = messages
+    chat.message_count = count
+    chat.tool_bytes = len(wire.tools) + len(wire.functions) + len(wire.response_format)
+    chat.model_at = model_at
+    chat.options_given = bool(wire.stream_options)
+    chat.max_tokens_given = wire.max_tokens is not UNSET
+    chat.frame = None
+    if known:
+        _learn(body, cut, chat)
+    return chat
 
 
 def _field_error(text: str) -> BadField | BadJson:
@@ -171,7 +262,7 @@ def _count_messages(messages: bytes) -> int:
     if not messages or messages == b"null":
         raise BadField("messages is required", param="messages")
     try:
-        return len(_decode_messages(messages))
+        return len(count_objects(messages))
     except msgspec.ValidationError:
         raise _bad("messages") from None
     except RecursionError:
@@ -179,13 +270,13 @@ def _count_messages(messages: bytes) -> int:
         raise BadJson from None
 
 
-def _options(wire: _Wire) -> _Options | None:
+def _options(wire: Body) -> StreamOptions | None:
     """The client's `stream_options`, null as none."""
     raw = bytes(wire.stream_options)
     if raw == b"null":
         return None
     try:
-        options = _decode_options(raw)
+        options = decode_options(raw)
     except msgspec.ValidationError as error:
         inside = "include_usage" in str(error)
         raise _bad("stream_options.include_usage" if inside else "stream_options") from None
@@ -194,23 +285,20 @@ def _options(wire: _Wire) -> _Options | None:
     if wire.stream is not True:
         raise BadField("stream_options is only allowed with stream: true", param="stream_options")
     if raw.count(b"include_usage") > 1 or b"\\" in raw:
-        _places(raw, ("include_usage",), "stream_options.")
+        places_of(raw, ("include_usage",), "stream_options.")
     return options
 
 
 # -- no field twice --
 
 
-def _model_at(body: bytes, wire: _Wire, messages: bytes) -> int:
+def _model_at(body: bytes, wire: Body, cut: int, messages: bytes) -> int:
     """Where the key `model` stands, if a look proves that no field we act on is given twice; else -1.
 
     The proof: whole values are cut out of valid JSON, which takes no top-level key away. In what is left there is no
     backslash, so every key is spelled as it is and every quote opens or closes a string. Each field we know to be there
     is found exactly once: that is its top-level key, and the only one.
     """
-    cut = _value_at(body, b'"messages"', messages)
-    if cut < 0:
-        return -1
     rest = body[:cut] + body[cut + len(messages) :]
     second, tools = 0, b""
     if wire.tools:
@@ -239,7 +327,7 @@ def _value_at(data: bytes, key: bytes, value: bytes) -> int:
     return at if data.startswith(value, at) else -1
 
 
-def _each_once(rest: bytes, wire: _Wire) -> bool:
+def _each_once(rest: bytes, wire: Body) -> bool:
     count = rest.count
     return (
         count(b'"model"') == 1
@@ -257,7 +345,7 @@ def _each_once(rest: bytes, wire: _Wire) -> bool:
     )
 
 
-def _places(data: bytes, names: tuple[str, ...], path: str = "") -> dict[str, Member]:
+def places_of(data: bytes, names: tuple[str, ...], path: str = "") -> dict[str, Member]:
     """Where the members of these names stand: the exact way, for bodies that a look does not settle."""
     places: dict[str, Member] = {}
     try:
@@ -268,87 +356,9 @@ def _places(data: bytes, names: tuple[str, ...], path: str = "") -> dict[str, Me
         raise BadJson from None
     for member in found:
         key = member.key
-        name = _decode_string(b'"%s"' % key) if b"\\" in key else key.decode()
+        name = decode_string(b'"%s"' % key) if b"\\" in key else key.decode()
         if name in places:
             raise BadField(f"{path}{name} is given twice", param=path + name)
         if name in names:
             places[name] = member
     return places
-
-
-# -- edits --
-
-_VALUE_OF_MODEL = re.compile(
-    rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"[ \t\n\r]*+:[ \t\n\r]*+("[^"\\]*+(?:\\.[^"\\]*+)*+")'
-)
-
-
-_Change = tuple[int, int, bytes]
-"""Start, end, and what stands there instead."""
-
-
-def edit(
-    body: bytes,
-    chat: ChatBody,
-    *,
-    model: str | None,
-    include_usage: bool,
-    max_tokens: int | None = None,
-) -> bytes:
-    """The body with another model, with a usage report asked for, with a limit; the same object if nothing changes.
-
-    `body` is what `chat` was decoded from.
-    """
-    inserted = b""
-    changes: list[_Change] = []
-    if include_usage and chat.stream and chat.include_usage is not True:
-        if chat.options_given:
-            changes.append(_ask_in_options(body, chat))
-        else:
-            inserted = b'"stream_options":{"include_usage":true},'
-    if max_tokens is not None:
-        if chat.max_tokens_given:
-            place = _places(body, FIELDS)["max_tokens"]
-            changes.append((place.value, _end_of_scalar(body, place), b"%d" % max_tokens))
-        else:
-            inserted += b'"max_tokens":%d,' % max_tokens
-    if model is not None and model != chat.model:
-        value = _VALUE_OF_MODEL.match(body, chat.model_at)
-        assert value is not None, "the body is the one that was decoded"
-        changes.append((value.start(1), value.end(1), _encode(model)))
-    if inserted:
-        root = body.index(b"{") + 1
-        changes.append((root, root, inserted))
-    return _changed(body, changes) if changes else body
-
-
-def _ask_in_options(body: bytes, chat: ChatBody) -> _Change:
-    options = _places(body, FIELDS)["stream_options"]
-    if not chat.has_stream_options:
-        return options.value, options.value + len(b"null"), b'{"include_usage":true}'
-    inner = body[options.value : options.end]
-    place = _places(inner, ("include_usage",)).get("include_usage")
-    if place is not None:
-        at = options.value + place.value
-        return at, at + _end_of_scalar(inner, place) - place.value, b"true"
-    at = options.value + 1
-    empty = inner[1:].lstrip(b" \t\n\r").startswith(b"}")
-    return at, at, b'"include_usage":true' if empty else b'"include_usage":true,'
-
-
-def _end_of_scalar(data: bytes, place: Member) -> int:
-    """A member's end is behind the blanks that follow its value."""
-    return place.value + len(data[place.value : place.end].rstrip(b" \t\n\r"))
-
-
-def _changed(body: bytes, changes: list[_Change]) -> bytes:
-    if len(changes) > 1:
-        changes.sort()
-    kept: list[bytes] = []
-    done = 0
-    for start, end, replacement in changes:
-        kept.append(body[done:start])
-        kept.append(replacement)
-        done = end
-    kept.append(body[done:])
-    return b"".join(kept)

@@ -58,6 +58,8 @@ def whole_events(data: bytes) -> int:
     first = 0
     at = 0
     end = len(data)
+    if not data.endswith(b"\n\n\r\n"):
+        return -1
     while True:
         eol = data.find(b"\r\n", at, at + 10)
         if eol < 0:
@@ -119,10 +121,13 @@ class Chunked:
         end = len(data)
         while at < end:
             if self._state == 0 and not self._line:
-                # A whole chunk at once, when its size line is one that was seen before.
+                # A whole chunk at once, when its size line is one that was seen before; and the usual end.
+                if end - at == 5 and data[at:] == LAST_CHUNK:
+                    self.done = True
+                    break
                 eol = data.find(b"\r\n", at, at + 10)
-                size = SIZES.get(data[at:eol]) if eol > 0 else None
-                if size and data.startswith(b"\r\n", eol + 2 + size):
+                size = (SIZES.get(data[at:eol]) or size_of(data[at:eol])) if eol > 0 else None
+                if size and data[eol + 2 + size : eol + 4 + size] == b"\r\n":
                     out.append(data[eol + 2 : eol + 2 + size])
                     at = eol + 4 + size
                     continue

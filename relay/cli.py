@@ -121,7 +121,7 @@ def _summary(config: Config) -> str:
     parts = (
         (len(config.active_upstreams), "upstream"),
         (len(config.models), "model"),
-        (len(config.active_keys), "key"),
+        (sum(key.digest is not None for key in config.keys) + len(config.filed), "key"),
     )
     return ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in parts)
 

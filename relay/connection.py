@@ -11,8 +11,8 @@ recognised by its bytes (`heads.HeadMemo`), and what follows from it (whose key 
 from __future__ import annotations
 
 import asyncio
-from time import monotonic, time
-from typing import cast
+from time import monotonic
+from typing import Final, cast
 
 from relay import errors
 from relay.admission.principals import Principal
@@ -22,7 +22,6 @@ from relay.errors import RelayError
 from relay.exchange import Exchange
 from relay.heads import HeadParser
 from relay.port import Port
-from relay.records import CallRecord
 from relay.timers import NEVER
 
 MAX_STASH = 65536
@@ -31,13 +30,18 @@ MAX_DRAINED = 65536
 """Bytes of an unwanted body that are read away so that the client sees the answer before the close."""
 LINGER = 2.0
 """Seconds in which it is read away."""
-HIGH_WATER = 65536
-"""Bytes waiting for a slow client at which its upstream is paused."""
+HIGH_WATER = 32768
+"""Bytes waiting for a slow client, beside the kernel's `listener.MAX_UNSENT`, at which its upstream is paused."""
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-_IDLE, _HEAD, _BODY, _BUSY, _DISCARD, _CLOSED = range(6)
+_IDLE: Final = 0
+_HEAD: Final = 1
+_BODY: Final = 2
+_BUSY: Final = 3
+_DISCARD: Final = 4
+_CLOSED: Final = 5
 
 
 class ClientConnection(asyncio.Protocol):
@@ -57,6 +61,7 @@ class ClientConnection(asyncio.Protocol):
         "_need",
         "_parser",
         "_principal",
+        "_recent",
         "_spilled",
         "_stash",
         "_state",
@@ -75,6 +80,8 @@ class ClientConnection(asyncio.Protocol):
         self._stash = b""
         self._parser: HeadParser | None = None
         self._head: Head | None = None
+        self._recent: Head | None = None
+        """The last one: a client of ours says the same again and again."""
         self._principal: Principal | None = None
         self._body: list[bytes] = []
         self._have = 0
@@ -97,7 +104,7 @@ class ClientConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if peer else None
         front = self._front
-        front.came(self)
+        front.clients.add(self)
         # A connection that never says anything has as long as a head that never ends.
         self._expect(front.patience.header)
 
@@ -161,6 +168,13 @@ class ClientConnection(asyncio.Protocol):
     # -- reading a request --
 
     def _read_head(self, data: bytes) -> None:
+        recent = self._recent
+        if recent is not None:
+            end = recent.again(data)
+            if end:
+                length = int(data[len(recent.before) : end - len(recent.after)])
+                self._screen(recent, length, data, end)
+                return
         found = self._front.memo.find(data)
         if found is not None:
             head, length, end = found
@@ -194,7 +208,7 @@ class ClientConnection(asyncio.Protocol):
         """The head is whole, the body begins at `end`: who asks, and may it go on?"""
         reception = self._front.reception
         snapshot = reception.snapshot
-        self._head = head
+        self._head = self._recent = head
         self._need = length
         self._state = _BUSY
         seen = head.seen
@@ -253,31 +267,12 @@ class ClientConnection(asyncio.Protocol):
         self._body = []
         self._stash = rest
         self._front.receiving.discard(self)
-        record = self._record(head)
+        record = self._front.record(head, self.address, self._principal)
         principal = cast(Principal, self._principal)
         call = Call(self, head, record.request_id.encode(), monotonic(), principal, body, record)
         exchange = self._front.reception.start(call)
         if exchange is not None:  # else it is answered, and the next one may have begun
             self._exchange = exchange
-
-    def _record(self, head: Head | None) -> CallRecord:
-        front = self._front
-        record = CallRecord()
-        record.request_id = front.ids.next()
-        record.received = time()
-        if head is None:
-            record.client = self.address
-            return record
-        record.client = front.reception.snapshot.client_address(self.address, head)
-        if head.client_request_id is not None:
-            record.client_request_id = head.client_request_id
-        if head.trace_id is not None:
-            record.trace_id = head.trace_id
-        if head.operation is not None:
-            record.operation = head.operation.name
-        if self._principal is not None:
-            record.key = self._principal.id
-        return record
 
     def _refuse(self, error: RelayError, unread: int = -1) -> None:
         """Answers instead of starting a call. The connection goes on only if the whole request was read:
@@ -295,7 +290,7 @@ class ClientConnection(asyncio.Protocol):
         self._chunked = None
         self._front.receiving.discard(self)
         self._unread = not whole
-        record = self._record(head)
+        record = self._front.record(head, self.address, self._principal)
         self._front.reception.refuse(
             self,
             head,

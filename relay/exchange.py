@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from relay import replies
 from relay.bill import Bill
 from relay.call import Call
-from relay.chatbody import ChatBody, decode, edit
+from relay.chatbody import ChatBody, decode
+from relay.chatedit import edit
 from relay.endings import BROKEN, MESSAGES, Limits
 from relay.errors import InternalError, Overloaded, RelayError, UpstreamTimeout
 from relay.passage import Passage
@@ -265,7 +264,7 @@ class Exchange(Waits):
         self._serving = attempt
         # A prompt of 100 KB held for the minutes of an answer, times the streams, would be the memory of the host.
         self.call.body = b""
-        self.chat.messages = msgspec.Raw()
+        self.chat.messages = b""
         record = self.call.record
         record.code = 200
         record.upstream = attempt.member.endpoint.name

@@ -8,6 +8,7 @@ head alone, so that framing of bodies, pipelining and errors stay ours.
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import http_parser
 from aiohttp.base_protocol import BaseProtocol
@@ -16,6 +17,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 from relay import errors, operations
 from relay.call import Head
 from relay.upstream.headers import VIA
+
+if TYPE_CHECKING:
+    from aiohttp.http import HttpVersion
+    from multidict import CIMultiDictProxy
 
 MAX_HEAD = 65536
 """Bytes of a head. A single line may have 8,190, there may be 128 (aiohttp's limits)."""
@@ -33,6 +38,23 @@ _FORWARDED = (
     "tracestate",
 )
 """Request headers that travel on."""
+
+
+class RawHead(Protocol):
+    """What of aiohttp's `RawRequestMessage` is read."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def path(self) -> str: ...
+    @property
+    def version(self) -> HttpVersion: ...
+    @property
+    def headers(self) -> CIMultiDictProxy[str]: ...
+    @property
+    def should_close(self) -> bool: ...
+    @property
+    def chunked(self) -> bool: ...
 
 
 class Request:
@@ -83,6 +105,7 @@ class HeadMemo:
             return
         if len(self._heads) >= MEMO_SIZE:
             self._heads.clear()
+        head.before, head.after = data[:at], data[stop : end + 4]
         self._heads[data[:at] + data[stop:end]] = head
 
     def clear(self) -> None:
@@ -112,7 +135,9 @@ class HeadParser:
             raise errors.MalformedRequest("The request's head is too large.")
         self._fed = stop
         try:
-            messages, _, _ = self._parser.feed_data(data[fed:stop])
+            # The C parser's sequences are not quite those of aiohttp's stubs.
+            parsed: Any = self._parser.feed_data(data[fed:stop])
+            messages = parsed[0]
         except (HttpProcessingError, ValueError):
             raise errors.MalformedRequest from None
         if (end < 0) != (not messages):
@@ -121,7 +146,7 @@ class HeadParser:
             return None
         if b"\r\n " in data[:end] or b"\r\n\t" in data[:end]:
             raise errors.MalformedRequest  # obsolete line folding: the classic way to hide a header
-        message = messages[0][0]
+        message: RawHead = messages[0][0]
         head = _read(message)
         length = message.headers.get("content-length", "0")
         if not length.isascii() or not length.isdigit() or len(length) > 15:
@@ -131,10 +156,11 @@ class HeadParser:
         return Request(head, int(length), message.chunked, stop)
 
 
-def _read(message: http_parser.RawRequestMessage) -> Head:
+def _read(message: RawHead) -> Head:
     """The facts of a head that the parser accepted."""
     headers = message.headers
     head = Head()
+    head.before = head.after = b""
     head.method = message.method
     head.path = message.path.split("?", 1)[0]
     found = operations.find(head.path)
@@ -178,7 +204,7 @@ def _read(message: http_parser.RawRequestMessage) -> Head:
     return head
 
 
-def _check(message: http_parser.RawRequestMessage, expect: str | None) -> None:
+def _check(message: RawHead, expect: str | None) -> None:
     if tuple(message.version) not in ((1, 1), (1, 0)):
         raise errors.VersionNotSupported
     if message.chunked and message.version[1] == 0:

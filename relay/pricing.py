@@ -70,11 +70,12 @@ class _Window:
 class Price:
     """What one model costs. Lives as long as the snapshot it was compiled for."""
 
-    __slots__ = ("_base", "_windows")
+    __slots__ = ("_base", "_tariffs", "_windows")
 
     def __init__(self, config: PriceConfig) -> None:
         self._base = _Tariff(config)
-        self._windows = tuple(_Window(window) for window in config.windows)
+        self._windows = tuple([_Window(window) for window in config.windows])
+        self._tariffs = (self._base, *[window.tariff for window in self._windows])
 
     @classmethod
     def of(cls, config: PriceConfig) -> Self:
@@ -91,12 +92,13 @@ class Price:
         )
         return -(-femto // FEMTO_PER_NANO)
 
-    def worst(self, usage: Usage) -> int:
+    def worst(self, taken: int, given: int) -> int:
         """Nano-dollars that a call of at most so many tokens can cost: no hour is dearer, no token cached."""
-        return max(
-            -(-(usage.input * max(t.input, t.cached) + usage.output * t.output) // FEMTO_PER_NANO)
-            for t in (self._base, *(window.tariff for window in self._windows))
-        )
+        worst = 0
+        for tariff in self._tariffs:
+            dearest = max(tariff.input, tariff.cached)
+            worst = max(worst, -(-(taken * dearest + given * tariff.output) // FEMTO_PER_NANO))
+        return worst
 
     def _tariff(self, started: float) -> _Tariff:
         if self._windows:

@@ -14,35 +14,11 @@ from msgspec import Raw
 
 from relay.errors import BadJson
 from relay.jsonscan import UNREADABLE
+from relay.shapes import count_objects, decode_contents, decode_parts, decode_raws
 
 TOKENS_A_MESSAGE: Final = 8
 """Upper bound of what a chat template puts around a message."""
 
-
-class _Content(msgspec.Struct, gc=False):
-    content: Raw = Raw()
-    role: Raw = Raw()
-
-
-class _Part(msgspec.Struct, gc=False):
-    """The members of a content part that are no text, as OpenAI and vLLM name them."""
-
-    image_url: Raw = Raw()
-    input_audio: Raw = Raw()
-    file: Raw = Raw()
-    video_url: Raw = Raw()
-    video: Raw = Raw()
-    audio_url: Raw = Raw()
-
-
-class _Any(msgspec.Struct, gc=False):
-    """Only counted."""
-
-
-_decode_contents = msgspec.json.Decoder(list[_Content]).decode
-_decode_parts = msgspec.json.Decoder(list[_Part]).decode
-_decode_any = msgspec.json.Decoder(list[_Any]).decode
-_decode_raws = msgspec.json.Decoder(list[Raw]).decode
 
 MOST_PARTS: Final = 10_000
 """Content parts looked into in one call; each costs half a microsecond, and 32 MiB hold millions of empty ones."""
@@ -50,14 +26,14 @@ SHORTEST_MEDIUM: Final = len('{"file":0}')
 """Bytes of the smallest part that could pass for a medium."""
 
 
-def media_of(messages: Raw) -> tuple[int, int]:
+def media_of(messages: bytes) -> tuple[int, int]:
     """How many content parts carry media, and the bytes of the media themselves.
 
     Beyond `MOST_PARTS` as many as the bytes could hold: an upper bound still, and no key will pay for it.
     """
     looked = parts = size = 0
     try:
-        for message in _decode_contents(messages):
+        for message in decode_contents(messages):
             content = message.content
             if not content or memoryview(content)[0] != 0x5B:  # [
                 continue
@@ -78,10 +54,10 @@ def _media_bytes(content: Raw) -> Sequence[int]:
     """The bytes of media in each part; 0 in those of text."""
     try:
         if len(content) > 3 * MOST_PARTS:
-            count = len(_decode_any(content))
+            count = len(count_objects(content))
             if count > MOST_PARTS:
                 return range(count)
-        parts = _decode_parts(content)
+        parts = decode_parts(content)
     except msgspec.ValidationError:
         # Not all of them objects: text, as far as we know.
         return ()
@@ -95,10 +71,10 @@ def _media_bytes(content: Raw) -> Sequence[int]:
     ]
 
 
-def up_to_first_user(messages: Raw) -> Iterator[bytes]:
+def up_to_first_user(messages: bytes) -> Iterator[bytes]:
     """The messages a cache would have seen before, as spelled: the system's words and the first user's."""
     try:
-        for raw, message in zip(_decode_raws(messages), _decode_contents(messages), strict=True):
+        for raw, message in zip(decode_raws(messages), decode_contents(messages), strict=True):
             yield bytes(raw)
             if bytes(message.role) == b'"user"':
                 return

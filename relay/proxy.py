@@ -76,7 +76,8 @@ class Proxy:
         cors = b""
         if head is not None and head.origin is not None:
             cors = snapshot.cors.lines(head.origin)
-        return b"x-request-id: %b\r\n%b%b%b" % (request_id, limits, cors, self._date.line(time()))
+        date = self._date.line(time())
+        return b"".join((b"x-request-id: ", request_id, b"\r\n", limits, cors, date))
 
     def handle(self, call: Call, snapshot: Snapshot) -> Exchange:
         """Starts a call whose principal is known and whose body is whole."""

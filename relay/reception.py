@@ -58,14 +58,14 @@ class Reception:
             raise errors.UnknownUrl(f"Invalid URL ({head.method} {head.path[:200]})")
         if head.method not in operation.methods:
             raise errors.MethodNotSupported(", ".join((*operation.methods, "OPTIONS")))
-        if operation.kind is Kind.HEALTH:
+        if operation.kind == Kind.HEALTH:
             return None
         snapshot = self.snapshot
         address = snapshot.client_address(peer, head)
         principal = snapshot.principals.authenticate(
             head.authorization, address, time(), snapshot.is_local(peer, head)
         )
-        if operation.kind is Kind.CHAT:
+        if operation.kind == Kind.CHAT:
             if head.content_type != "application/json":
                 raise errors.UnsupportedContentType
             if head.encoded:
@@ -83,7 +83,7 @@ class Reception:
             self._preflight(call)
             return None
         assert operation is not None, "screened"
-        if operation.kind is Kind.CHAT:
+        if operation.kind == Kind.CHAT:
             exchange = self._proxy.handle(call, self.snapshot)
             return None if exchange.over else exchange
         self._answer(call, operation)
@@ -128,7 +128,7 @@ class Reception:
         """The operations that the relay answers itself."""
         head, record = call.head, call.record
         status = 200
-        if operation.kind is Kind.HEALTH:
+        if operation.kind == Kind.HEALTH:
             status, body = (self._livez if operation.name == "livez" else self._readyz)()
         else:
             try:
@@ -143,7 +143,7 @@ class Reception:
             status, len(body), lines, http11=head.http11, keep_alive=keep_alive
         )
         call.client.send(reply if head.method == "HEAD" else reply + body)
-        if operation.kind is not Kind.HEALTH:
+        if operation.kind != Kind.HEALTH:
             # Probes come every second from every balancer: they are no calls.
             record.duration = monotonic() - call.received
             self._recorded(record, status)

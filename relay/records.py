@@ -72,7 +72,7 @@ class CallRecord:
     cause: Cause | None = None
     reason: str | None = None
     """Why it was refused (`relay_refused_total`)."""
-    attempts: list[AttemptRecord] = []  # noqa: RUF012  replaced, never appended to on the class
+    attempts: tuple[AttemptRecord, ...] = ()
     hedged: bool = False
     fallback: str | None = None
     queue: float | None = None
@@ -96,7 +96,7 @@ class CallRecord:
         self.reason = error.reason
 
     def tried(self, attempt: AttemptRecord) -> None:
-        self.attempts = [*self.attempts, attempt]
+        self.attempts = (*self.attempts, attempt)
 
 
 Observer = Callable[[list[CallRecord]], None]

@@ -22,8 +22,11 @@ _STREAM = (
 )
 _CHUNKED = b"transfer-encoding: chunked\r\n"
 _CLOSE = b"connection: close\r\n"
-_KEPT_10 = b"connection: keep-alive\r\n"
 _JSON = b"content-type: application/json\r\n"
+# The same, with the beginning or the end of the line beside them.
+_JSON_LENGTH = _JSON + b"content-length: "
+_CLOSED = b"\r\n" + _CLOSE
+_KEPT_10 = b"\r\nconnection: keep-alive\r\n"
 
 
 class Date:
@@ -48,14 +51,14 @@ def stream_head(lines: bytes, *, http11: bool, keep_alive: bool) -> bytes:
     """The head of a streamed answer. An HTTP/1.0 client gets a body that ends with the connection."""
     if not http11:
         return _STREAM + _CLOSE + lines + b"\r\n"
-    return b"%b%b%b%b\r\n" % (_STREAM, _CHUNKED, b"" if keep_alive else _CLOSE, lines)
+    return b"".join((_STREAM, _CHUNKED, b"" if keep_alive else _CLOSE, lines, b"\r\n"))
 
 
 def whole_head(status: int, length: int, lines: bytes, *, http11: bool, keep_alive: bool) -> bytes:
     """The head of a JSON answer of `length` bytes."""
     line = _STATUS_LINES.get(status) or b"HTTP/1.1 %d Error\r\n" % status
-    connection = (b"" if http11 else _KEPT_10) if keep_alive else _CLOSE
-    return b"%b%bcontent-length: %d\r\n%b%b\r\n" % (line, _JSON, length, connection, lines)
+    connection = (b"\r\n" if http11 else _KEPT_10) if keep_alive else _CLOSED
+    return b"".join((line, _JSON_LENGTH, str(length).encode(), connection, lines, b"\r\n"))
 
 
 def large_head(length: int | None, lines: bytes, *, http11: bool, keep_alive: bool) -> bytes:

@@ -15,24 +15,21 @@ from relay.admission.gate import Need
 from relay.admission.principals import Principal, Principals
 from relay.call import Head
 from relay.chatbody import ChatBody
-from relay.config.model import Config, ModelConfig, UpstreamConfig
+from relay.config.model import Config, ModelConfig
+from relay.config.upstreams import UpstreamConfig
 from relay.errors import ModelNotFound
 from relay.gaps import GapCounts, GapTable
 from relay.pricing import Price
 from relay.replies import Cors
+from relay.upstream import tls
 from relay.upstream.attempt import connections_of
-from relay.upstream.dial import tls_context
+from relay.upstream.connections import Connections
 from relay.upstream.endpoint import Directory, Endpoint
 from relay.upstream.headers import request_head
 from relay.upstream.pool import Member, Pool
 from relay.upstream.scrub import Scrubber
-from relay.upstream.wire import Connections
 from relay.usage import Usage
 
-POOL_IDLE = 4.0
-"""Seconds an upstream connection may idle: uvicorn (vLLM, SGLang) closes at 5."""
-POOL_AGE = 300.0
-"""Seconds a connection may live, so that a changed name is followed."""
 FIRST_RATIO = 0.25
 """Tokens a byte of a prompt, before any answer taught better."""
 LEARNING = 0.05
@@ -157,14 +154,21 @@ class Snapshot:
         "write_stall",
     )
 
-    def __init__(self, config: Config, memory: Memory, demo: Demo | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        memory: Memory,
+        demo: Demo | None = None,
+        principals: Principals | None = None,
+    ) -> None:
+        """`principals` are the config's keys, if somebody has compiled them already."""
         self.config = config
         self.cors = Cors(config.server.cors.allow_origins)
         self.max_body = config.server.max_body
         self.write_stall = config.server.timeouts.write_stall
         self._trusted: tuple[Network, ...] = tuple(config.server.trusted_proxies)
         self._trust: dict[str, bool] = {}
-        self.principals = Principals.build(config.keys, config.groups)
+        self.principals = compile_keys(config) if principals is None else principals
         self.endpoints = _endpoints(config, memory, demo)
         self.routes = _routes(config, memory, self.endpoints)
         self.demo_models = [name for name, route in self.routes.items() if route.pool.demo]
@@ -189,16 +193,19 @@ class Snapshot:
         """Every route the key may use, in the order of the config."""
         return (route for name, route in self.routes.items() if principal.allows(name))
 
-    def need(self, route: Route, chat: ChatBody, bound: int) -> Need:
-        """The worst case of a call whose prompt has at most `bound` tokens, whichever model answers it in the end."""
+    def need(self, route: Route, chat: ChatBody, bound: int, *, money: bool) -> Need:
+        """The worst case of a call whose prompt has at most `bound` tokens, whichever model answers it in the end.
+
+        `money`: whether anybody asks what it costs.
+        """
         output = (chat.max_tokens or route.max_output) * chat.n
         prompt = int(bound * route.memory.ratio * MARGIN) + 1
         if prompt > bound:
             prompt = bound
         cost = 0
-        if route.prices:
-            worst = Usage(bound, output)
-            cost = max(price.worst(worst) for price in route.prices)
+        if money:
+            for price in route.prices:
+                cost = max(cost, price.worst(bound, output))
         return Need(prompt + output, bound + output, cost)
 
     def gaps(self, model: str, upstream: str) -> GapCounts:
@@ -243,6 +250,11 @@ class Snapshot:
         return known
 
 
+def compile_keys(config: Config) -> Principals:
+    """Everybody who may call. Takes its time: microseconds for each entry of `keys`."""
+    return Principals.build(config.keys, config.groups, config.filed)
+
+
 def _endpoints(config: Config, memory: Memory, demo: Demo | None) -> dict[str, list[Endpoint]]:
     """Every endpoint of every active upstream: one per API key, remembered from before where it was there."""
     found: dict[str, list[Endpoint]] = {}
@@ -278,19 +290,23 @@ def _endpoint(
         total=timeouts.total,
         ca_file=upstream.ca_file,
     )
-    _equip(endpoint, memory)
+    _equip(endpoint, upstream, memory)
     return endpoint
 
 
-def _equip(endpoint: Endpoint, memory: Memory) -> None:
+def _equip(endpoint: Endpoint, upstream: UpstreamConfig, memory: Memory) -> None:
     """Gives an endpoint its connections and its prepared head."""
+    limits = upstream.connections
     if endpoint.connections is None:
-        endpoint.connections = Connections(memory.loop, POOL_IDLE, POOL_AGE, memory.report)
+        endpoint.connections = Connections(
+            memory.loop, limits.max_idle, limits.max_age, memory.report
+        )
+    connections_of(endpoint).limit(limits.max_idle, limits.max_age, limits.max_kept)
     path = endpoint.base_path + CHAT_PATH
     endpoint.request_head = request_head(path, endpoint.authority, endpoint.credential)
     if endpoint.tls:
         # Reading the system's authorities takes tens of milliseconds, so not at the first call.
-        tls_context(endpoint.ca_file)
+        tls.prepare(endpoint.ca_file)
 
 
 def _routes(

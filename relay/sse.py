@@ -8,13 +8,21 @@ Source: WHATWG HTML, server-sent events; what the official SDKs do with broken o
 
 from __future__ import annotations
 
-import enum
 import re
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from relay.jsonscan import UNREADABLE, cuts, members
+from relay.shapes import (
+    Choice,
+    Chunk,
+    Delta,
+    ForeignChunk,
+    decode_anything,
+    decode_chunk,
+    decode_usage_alone,
+)
 from relay.usage import ChatUsage, Usage, read_usage
 
 MAX_EVENT = 16 * 1024 * 1024
@@ -67,6 +75,24 @@ class EventSplitter:
 
     def feed(self, data: bytes) -> list[bytes]:
         """The events that are whole now, each with its blank line. Raises `EventTooLong`."""
+        events: list[bytes] = []
+        if self._opened and not self._mixed and not self._held and data.find(b"\r") < 0:
+            # Whole events that end in LF LF, one behind the other: what nearly all servers send.
+            start, size = 0, len(data)
+            while start < size and data[start] > 13:
+                end = data.find(b"\n\n", start) + 2
+                if end < 2 or end - start > MAX_EVENT:
+                    break
+                events.append(data[start:end])
+                start = end
+            if start == size:
+                return events
+            data = data[start:]
+        self._feed(data, events)
+        return events
+
+    def _feed(self, data: bytes, events: list[bytes]) -> None:
+        """Adds to `events`, whatever their ends."""
         buffer: bytes | bytearray = data
         if self._held:
             self._held += data
@@ -74,22 +100,20 @@ class EventSplitter:
         if not self._opened:
             if len(buffer) < 3 and _BOM.startswith(buffer):
                 self._held = bytearray(buffer)
-                return []
+                return
             self._opened = True
             if buffer.startswith(_BOM):
                 self._held = bytearray()
                 buffer = bytes(buffer[3:])
         if not self._mixed and data.find(b"\r") >= 0:
             self._mixed = True
-        events, start = self._cut(buffer)
+        start = self._cut(buffer, events)
         self._keep(buffer, start)
         if len(self._held) > MAX_EVENT:
             raise EventTooLong(events)
-        return events
 
-    def _cut(self, buffer: bytes | bytearray) -> tuple[list[bytes], int]:
-        """The whole events of the buffer, and where the rest begins."""
-        events: list[bytes] = []
+    def _cut(self, buffer: bytes | bytearray, events: list[bytes]) -> int:
+        """Adds the whole events of the buffer; returns where the rest begins."""
         start, at, inside = 0, self._from, self._inside
         size = len(buffer)
         while True:
@@ -110,7 +134,7 @@ class EventSplitter:
             start = at = end
             inside = False
         self._from, self._inside = at - start, inside
-        return events, start
+        return start
 
     def _end_of_event(self, buffer: bytes | bytearray, at: int) -> int:
         if self._mixed:
@@ -159,75 +183,53 @@ def _data_spans(event: bytes) -> list[tuple[int, int]]:
     return spans
 
 
-class Kind(enum.IntEnum):
-    """What an event means to a stream."""
+class Kind:
+    """What an event means to a stream. Plain numbers, which compile to constants."""
 
-    COMMENT = 0
+    COMMENT: Final = 0
     """No data."""
-    EMPTY = 1
+    EMPTY: Final = 1
     """A role, an empty delta, JSON that we do not know: the answer has not begun."""
-    CONTENT = 2
-    FINAL = 3
+    CONTENT: Final = 2
+    FINAL: Final = 3
     """A choice has its finish reason."""
-    USAGE = 4
+    USAGE: Final = 4
     """No choice, only the usage."""
-    ERROR = 5
-    DONE = 6
-    UNPARSED = 7
+    ERROR: Final = 5
+    DONE: Final = 6
+    UNPARSED: Final = 7
     """Its data is not JSON."""
 
 
-class Event(msgspec.Struct, gc=False):
+class Event:
     """An event that was looked into."""
 
-    raw: bytes
-    """As it came, with its blank line."""
-    kind: Kind
-    data: bytes | None = None
-    usage: Usage | None = None
-    error: object = None
-    """The value of the top-level `error`, decoded."""
-    finish: str | None = None
-    """The first finish reason."""
-    finished: tuple[int, ...] = ()
-    """The indexes of all choices that have one."""
-    null_usage: bool = False
-    """There is a top-level `"usage": null`."""
+    __slots__ = ("data", "error", "finish", "finished", "kind", "null_usage", "raw", "usage")
 
-
-class _Delta(msgspec.Struct, gc=False):
-    content: Any = None
-    reasoning_content: Any = None
-    reasoning: Any = None
-    tool_calls: Any = None
-    function_call: Any = None
-    refusal: Any = None
-    audio: Any = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    delta: _Delta | None = None
-    text: Any = None
-    finish_reason: Any = None
-    index: int = 0
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] | None = None
-    usage: ChatUsage | msgspec.UnsetType | None = msgspec.UNSET
-    error: Any = None
-
-
-class _Foreign(msgspec.Struct, gc=False):
-    """The same, with a usage of any shape."""
-
-    choices: list[_Choice] | None
-    usage: Any
-    error: Any
-
-
-_chunk = msgspec.json.Decoder(_Chunk).decode
-_anything = msgspec.json.Decoder().decode
+    def __init__(
+        self,
+        raw: bytes,
+        kind: int,
+        data: bytes | None = None,
+        usage: Usage | None = None,
+        error: Any = None,
+        finish: str | None = None,
+        finished: tuple[int, ...] = (),
+        null_usage: bool = False,
+    ) -> None:
+        self.raw = raw
+        """As it came, with its blank line."""
+        self.kind = kind
+        self.data = data
+        self.usage = usage
+        self.error = error
+        """The value of the top-level `error`, decoded."""
+        self.finish = finish
+        """The first finish reason."""
+        self.finished = finished
+        """The indexes of all choices that have one."""
+        self.null_usage = null_usage
+        """There is a top-level `"usage": null`."""
 
 
 def classify(event: bytes) -> Event:
@@ -239,7 +241,7 @@ def classify(event: bytes) -> Event:
         # SDKs take whatever begins so for the end.
         return Event(event, Kind.DONE, data)
     try:
-        chunk = _chunk(data)
+        chunk = decode_chunk(data)
     except msgspec.ValidationError:
         return _classify_foreign(event, data)
     except UNREADABLE:
@@ -247,7 +249,7 @@ def classify(event: bytes) -> Event:
     return _read(event, data, chunk)
 
 
-def _read(event: bytes, data: bytes, chunk: _Chunk | _Foreign) -> Event:
+def _read(event: bytes, data: bytes, chunk: Chunk | ForeignChunk) -> Event:
     if chunk.error is not None:
         return Event(event, Kind.ERROR, data, error=chunk.error)
     kind = Kind.EMPTY
@@ -259,7 +261,7 @@ def _read(event: bytes, data: bytes, chunk: _Chunk | _Foreign) -> Event:
                 finish = str(choice.finish_reason)
             finished += (choice.index,)
             kind = Kind.FINAL
-        elif kind is Kind.EMPTY and (choice.text or (choice.delta and _says(choice.delta))):
+        elif kind == Kind.EMPTY and (choice.text or (choice.delta and _says(choice.delta))):
             kind = Kind.CONTENT
     usage = chunk.usage
     if usage is msgspec.UNSET:
@@ -270,7 +272,7 @@ def _read(event: bytes, data: bytes, chunk: _Chunk | _Foreign) -> Event:
     return Event(event, kind, data, told, None, finish, finished, usage is None)
 
 
-def _says(delta: _Delta) -> bool:
+def _says(delta: Delta) -> bool:
     return bool(
         delta.content
         or delta.reasoning_content
@@ -285,7 +287,7 @@ def _says(delta: _Delta) -> bool:
 def _classify_foreign(event: bytes, data: bytes) -> Event:
     """JSON that is not quite a chunk: what can be read of it counts, such as an error, or content with an odd index."""
     try:
-        root = _anything(data)
+        root = decode_anything(data)
     except UNREADABLE:
         return Event(event, Kind.UNPARSED, data)
     if not isinstance(root, dict):
@@ -294,7 +296,7 @@ def _classify_foreign(event: bytes, data: bytes) -> Event:
     return _read(
         event,
         data,
-        _Foreign(
+        ForeignChunk(
             [_foreign_choice(choice) for choice in choices if isinstance(choice, dict)]
             if isinstance(choices, list)
             else None,
@@ -304,21 +306,14 @@ def _classify_foreign(event: bytes, data: bytes) -> Event:
     )
 
 
-def _foreign_choice(choice: dict[str, Any]) -> _Choice:
+def _foreign_choice(choice: dict[str, Any]) -> Choice:
     delta, index = choice.get("delta"), choice.get("index")
-    return _Choice(
-        _Delta(*map(delta.get, _Delta.__struct_fields__)) if isinstance(delta, dict) else None,
+    return Choice(
+        Delta(*map(delta.get, Delta.__struct_fields__)) if isinstance(delta, dict) else None,
         choice.get("text"),
         choice.get("finish_reason"),
         index if type(index) is int else 0,
     )
-
-
-class _UsageAlone(msgspec.Struct, gc=False):
-    usage: Any = msgspec.UNSET
-
-
-_usage_alone = msgspec.json.Decoder(_UsageAlone).decode
 
 
 def strip_null_usage(event: bytes) -> bytes:
@@ -340,7 +335,7 @@ def _strip_usage(event: bytes, null: bool) -> bytes:
     if not data:
         return event
     try:
-        usage = _usage_alone(data).usage
+        usage = decode_usage_alone(data).usage
         if not (usage is None if null else isinstance(usage, dict)):
             return event
         if null and (at := _null_usage_at(event, data)) > 0:

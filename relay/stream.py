@@ -10,14 +10,13 @@ Rules that hold here:
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from time import monotonic
 
 from relay.call import Client
 from relay.chunked import LAST_CHUNK, frame, unframed
 from relay.endings import BROKEN, MESSAGES, Ending, Limits
 from relay.errors import error_event
-from relay.gaps import GAP_EDGES, GapCounts
+from relay.gaps import GapCounts, bucket_of
 from relay.records import Cause
 from relay.sse import Event, EventSplitter, EventTooLong, Kind, classify, strip_null_usage
 from relay.timers import NEVER, Wheel
@@ -127,7 +126,7 @@ class Stream:
         self._inflater = inflater
         self._wrote = self.last = now
         connection.receiver = self
-        if any(event.kind is Kind.ERROR for event in events):
+        if any(event.kind == Kind.ERROR for event in events):
             # Passing them ends the stream: the head must be out before.
             self._client.send(head)
             head = b""
@@ -188,7 +187,7 @@ class Stream:
         if (
             self._slow
             or not data.endswith(b"\n\n\r\n")
-            or not data.startswith(b"data:", first)
+            or data[first : first + 5] != b"data:"
             or find(b'"usage"') >= 0
             or find(b'"error"') >= 0
             or find(b"[DONE]") >= 0
@@ -200,7 +199,7 @@ class Stream:
         now = monotonic()
         gap = now - self.last
         self.last = now
-        self._counts[bisect_left(GAP_EDGES, gap)] += 1
+        self._counts[bucket_of(gap)] += 1
         self._gaps.total += gap
         if gap > self.max_gap:
             self.max_gap = gap
@@ -314,25 +313,25 @@ class Stream:
     def _pass(self, event: Event, out: list[bytes]) -> None:
         """Acts on one event that was looked into, and keeps it for the client or not."""
         kind = event.kind
-        if kind is Kind.ERROR:
+        if kind == Kind.ERROR:
             if out:
                 self._client.send(self._framed(b"".join(out)))
                 out.clear()
             self.break_off("error_event", *describe(event.error, self._scrub))
             return
-        if kind is Kind.COMMENT:
+        if kind == Kind.COMMENT:
             out.append(event.raw)
             return
         if event.usage is not None:
             self.usage = event.usage
-        if kind is Kind.USAGE:
+        if kind == Kind.USAGE:
             # Servers send it last: a stream that got here without `[DONE]` is whole.
             self._summed = True
             if self._withhold:
                 self.last = monotonic()
                 return
         self._count()
-        if kind is Kind.DONE:
+        if kind == Kind.DONE:
             self.done = True
         elif event.finished:
             self._finished.update(event.finished)

@@ -8,8 +8,9 @@ from time import monotonic
 from typing import cast
 
 from relay.records import CallRecord
+from relay.upstream.connections import Connections
 from relay.upstream.dial import Dialer, Target
-from relay.upstream.wire import Connection, Connections
+from relay.upstream.wire import Connection
 from tests.plane import NOWHERE, Plane
 from tests.rig import scripts as say
 from tests.rig.relay_process import Fields

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-
+from relay.upstream.connections import Connections
 from relay.upstream.dial import Dialer
-from relay.upstream.wire import Connection, Connections
-from tests.rig.deadlines import within
+from relay.upstream.names import Found
+from relay.upstream.wire import Connection
+from tests.rig.deadlines import WHOLE, within
 
 
 @dataclass
@@ -33,7 +34,8 @@ class Dials:
         loop = asyncio.get_running_loop()
         self.bugs: list[BaseException] = []
         self.pool = Connections(loop, 4.0, 300.0, self.bugs.append)
-        self.dialer = Dialer(loop)
+        self.names = Names()
+        self.dialer = Dialer(loop, self.names)
         self.told: list[Connection | str] = []
         self._news = asyncio.Event()
 
@@ -79,12 +81,12 @@ class Peer(asyncio.Protocol):
 
 @asynccontextmanager
 async def server(
-    context: ssl.SSLContext | None = None,
+    context: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0
 ) -> AsyncIterator[tuple[int, list[Peer]]]:
-    """A port on 127.0.0.1 that takes connections, and those it took."""
+    """A port of this host that takes connections, and those it took."""
     peers: list[Peer] = []
     loop = asyncio.get_running_loop()
-    listening = await loop.create_server(lambda: Peer(peers), "127.0.0.1", 0, ssl=context)
+    listening = await loop.create_server(lambda: Peer(peers), host, port, ssl=context)
     try:
         yield listening.sockets[0].getsockname()[1], peers
     finally:
@@ -100,12 +102,13 @@ def dead_port() -> Iterator[int]:
 
 
 @contextmanager
-def deaf_port() -> Iterator[int]:
+def deaf_port(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
     """A port that answers no SYN: its queue is full and nobody accepts."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listening:
+        listening.bind((host, port))
         listening.listen(0)
-        waiting = [socket.socket() for _ in range(4)]
+        waiting = [socket.socket(family) for _ in range(4)]
         for sock in waiting:
             sock.setblocking(False)
             sock.connect_ex(listening.getsockname())
@@ -116,31 +119,29 @@ def deaf_port() -> Iterator[int]:
                 sock.close()
 
 
-class Names(AbstractResolver):
-    """A resolver in the test's hand."""
+class Names:
+    """A resolver in the test's hand. It blocks, as the system's does."""
 
     def __init__(self) -> None:
-        self.answer: Callable[[], list[str]] = lambda: ["127.0.0.1"]
-        self.asked = 0
-        self.held = asyncio.Event()
-        self.held.set()
+        self.answer: Callable[[str], list[str]] = lambda _: ["127.0.0.1"]
+        self.asked: list[str] = []
+        self.silent: set[str] = set()
+        """Names whose servers say nothing until `free` is set."""
+        self.free = threading.Event()
+        self._lock = threading.Lock()
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        self.asked += 1
-        await self.held.wait()
+    def __call__(self, host: str) -> Found:
+        with self._lock:
+            self.asked.append(host)
+        if host in self.silent:
+            assert self.free.wait(WHOLE)
         return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=0,
-                flags=0,
+            (
+                socket.AF_INET6 if ":" in address else socket.AF_INET,
+                socket.SOCK_STREAM,
+                socket.IPPROTO_TCP,
+                "",
+                (address, 0, 0, 0) if ":" in address else (address, 0),
             )
-            for address in self.answer()
+            for address in self.answer(host)
         ]
-
-    async def close(self) -> None:
-        pass

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Callable
 
 from relay.chunked import unframed
+from relay.upstream.connections import Connections
 from relay.upstream.headers import ResponseHead
-from relay.upstream.wire import Connection, Connections
+from relay.upstream.wire import Connection
 from tests.plane import play, turn
 from tests.streams import cut
 from tests.wires import Wire

@@ -25,7 +25,8 @@ from relay.call import RequestIds
 from relay.config.file import loads
 from relay.front import Front
 from relay.health import Health
-from relay.port import Patience
+from relay.listener import listeners
+from relay.port import Patience, Port
 from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import CallRecord
@@ -152,7 +153,7 @@ class Plane:
         self.reception = Reception(self.proxy, self.snapshot, self.health.livez, self.health.readyz)
         timeouts = self.config.server.timeouts
         patience = Patience(timeouts.header, timeouts.body, timeouts.keep_alive)
-        self.front = Front(self.reception, self.wheel, RequestIds("test"), patience)
+        self.front = Front(Port(self.reception, self.wheel, RequestIds("test"), patience))
         return self
 
     async def __aexit__(
@@ -237,7 +238,8 @@ class Plane:
     async def listen(self) -> tuple[str, int]:
         """Opens a real port."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accept, "127.0.0.1", 0)
+        (sock,) = listeners("127.0.0.1", 0, 128)
+        self._server = await loop.create_server(self._accept, sock=sock)
         host, port = self._server.sockets[0].getsockname()
         return host, port
 

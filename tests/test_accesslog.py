@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from relay.observe.accesslog import FIELDS, LONGEST, AccessLog, Format
+from relay.observe.accesslog import LONGEST, AccessLog, Format
 from relay.observe.linewriter import LineWriter
 from relay.records import AttemptRecord, CallRecord
 from relay.usage import Usage
@@ -54,7 +54,6 @@ def complete() -> CallRecord:
 def test_the_fields_are_those_of_the_contract_in_its_order(tmp_path: Path) -> None:
     found = line(tmp_path, complete())
 
-    assert list(FIELDS) == ORDER
     assert list(found) == ORDER
 
 
@@ -140,10 +139,10 @@ def test_details_that_are_zero_are_left_out(tmp_path: Path) -> None:
 
 def test_every_attempt_is_told(tmp_path: Path) -> None:
     record = streamed()
-    record.attempts = [
+    record.attempts = (
         AttemptRecord("main", "connect_refused", 0.4567891),
         AttemptRecord("spare", "ok", 12.0),
-    ]
+    )
 
     assert line(tmp_path, record)["attempts"] == [
         {"upstream": "main", "result": "connect_refused", "ms": 0.457},

@@ -11,7 +11,7 @@ import pytest
 
 from relay.timers import Wheel
 from relay.upstream.attempt import MAX_HELD
-from relay.upstream.wire import Connections
+from relay.upstream.connections import Connections
 from relay.usage import Usage
 from tests.plane import Plane, play
 from tests.rig import scripts as say

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import count
 from random import Random
 
 import pytest
@@ -308,8 +309,12 @@ def test_unmeasured_members_share_by_weight() -> None:
 prefixes = st.binary(min_size=1, max_size=40)
 
 
+ticks = count(1)
+
+
 def home(tier: Tier, prefix: bytes) -> Member:
-    member = STRATEGIES["prefix"](tier, NOW, (), prefix, Random(0))
+    # Each time a moment later: the load of a tier is counted anew.
+    member = STRATEGIES["prefix"](tier, NOW + next(ticks), (), prefix, Random(0))
     assert member is not None
     return member
 

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.chatbody import decode, edit
+from relay.chatbody import decode
+from relay.chatedit import edit
 from relay.errors import BadField, BadJson
 
 MESSAGES = [{"role": "user", "content": "Say hello."}]

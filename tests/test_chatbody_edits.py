@@ -15,7 +15,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.chatbody import ChatBody, decode, edit
+from relay.chatbody import ChatBody, decode
+from relay.chatedit import edit
 from relay.errors import BadField
 
 MESSAGES = [{"role": "user", "content": "Say hello."}]

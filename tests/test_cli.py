@@ -216,7 +216,7 @@ def test_a_terminal_without_umlauts_is_no_traceback(folder: Path) -> None:
 def test_checking_does_not_load_what_serving_needs() -> None:
     code = (
         "import sys; from relay.cli import main; main(['check']);"
-        "heavy = {'aiohttp', 'uvloop', 'prometheus_client', 'msgspec', 'asyncio'} & set(sys.modules);"
+        "heavy = {'aiohttp', 'uvloop', 'prometheus_client', 'asyncio'} & set(sys.modules);"
         "sys.exit(f'loaded: {heavy}' if heavy else 0)"
     )
 

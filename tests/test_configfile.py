@@ -204,7 +204,7 @@ def test_a_thousand_keys_load_in_well_under_a_second() -> None:
     made = loads(f"models: {{m: {{static: x}}}}\nkeys:\n{entries}".encode(), {})
 
     assert process_time() - begun < 0.7
-    assert len(made.active_keys) == 1000
+    assert sum(key.digest is not None for key in made.keys) == 1000
 
 
 # --- variables and secrets ------------------------------------------------------------------------

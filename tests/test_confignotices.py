@@ -81,7 +81,6 @@ PENDING_OPTIONS = {
     f"keys: [{{id: a, hash: '{HASH}', abort_billing: drain}}]": "keys[a].abort_billing",
     f"keys: [{{id: a, hash: '{HASH}', limits: {{tokens_per_day: 5}}}}]": "keys[a].limits.tokens_per_day",
     "groups: {g: {limits: {usd_per_month: 5}}}": "groups.g.limits.usd_per_month",
-    "key_files: [more.jsonl]": "key_files",
     "on_store_failure: {rates: closed}": "on_store_failure.rates",
     "on_store_failure: {budgets: open}": "on_store_failure.budgets",
     f"keys: [{{id: a, hash: '{HASH}', weight: 5}}]": "keys[a].weight",

@@ -68,8 +68,8 @@ async def test_the_usage_comes_when_it_is_asked_for() -> None:
         answer = await ask(server, call(server, stream_options={"include_usage": True}))
 
     last = classify(answer.events[-2])
-    words = sum(classify(event).kind is Kind.CONTENT for event in answer.events)
-    assert last.kind is Kind.USAGE
+    words = sum(classify(event).kind == Kind.CONTENT for event in answer.events)
+    assert last.kind == Kind.USAGE
     assert last.usage is not None
     assert last.usage.output == words
     assert last.usage.input > 0

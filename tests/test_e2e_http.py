@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.rig import End, RawClient, RelayProcess, Upstream, config, get, scenario
 from tests.rig import scripts as say
 from tests.rig.raw_client import chat_body, request
+from tests.rig.scripts import Close, Send, Step
 
 CHAT = "/v1/chat/completions"
 PAGE = "https://app.example"
@@ -247,6 +249,45 @@ async def test_an_aborted_upload_calls_no_upstream(tmp_path: Path) -> None:
         assert (await relay.chat()).status == 200
 
         assert len(upstream.exchanges) == 1
+
+
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+@pytest.mark.parametrize("framing", ["chunks", "length", "close"])
+@scenario
+async def test_a_close_that_either_side_asks_for_is_kept_to_whatever_the_framing(
+    tmp_path: Path, framing: str, version: str
+) -> None:
+    """The client asks for a close, or is too old to keep a connection, and the upstream closes after its answer."""
+    events = b"".join(say.EVENTS)
+    answer = json.dumps(say.completion()).encode()
+    scripts: list[list[Step]] = []
+    for body, kind in ((events, b"text/event-stream"), (answer, b"application/json")):
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nConnection: close\r\n" % kind
+        match framing:
+            case "chunks":
+                body = say.frame(body[:99]) + say.frame(body[99:]) + say.LAST_CHUNK
+                head += b"Transfer-Encoding: chunked\r\n"
+            case "length":
+                head += b"Content-Length: %d\r\n" % len(body)
+        scripts.append([Send(head + b"\r\n" + body), Close()])
+    async with Upstream() as upstream, RelayProcess(config({"a": upstream}), tmp_path) as relay:
+        upstream.then(*scripts)
+        for stream, wanted in ((True, events), (False, answer)):
+            async with await RawClient.connect(relay.address) as client:
+                asked = request(
+                    "POST",
+                    CHAT,
+                    chat_body(stream=stream),
+                    version=version,
+                    headers={"Connection": "close"},
+                )
+                got = await client.ask(asked)
+                rest = await client.closed()
+
+            assert (got.status, got.body, rest) == (200, wanted, b"")
+            assert got.headers.get("connection", "close") == "close"
+            assert got.end is (End.EOF if stream and version == "1.0" else End.CLEAN)
+        assert upstream.connections == 2
 
 
 @pytest.mark.parametrize("ask", ["Connection", "Connection: keep-alive on 1.0"])

@@ -158,7 +158,12 @@ UNKNOWN = (
 )
 CR_LF = tuple(item.replace(b"\n", b"\r\n") for item in say.EVENTS)
 CR = tuple(item.replace(b"\n", b"\r") for item in say.EVENTS)
-BIG = (say.delta({"content": "x" * (1 << 20)}), *say.EVENTS[1:])
+BIG = (
+    say.delta({"content": "x" * (4_000_000)}),
+    *say.EVENTS[1:4],
+    say.delta({"content": "y" * 4_000_000}),
+    *say.EVENTS[4:],
+)
 NOT_JSON = (say.WORDS[0], b"data: this is no JSON\n\n", b"data: \xff\xfe\n\n", *say.EVENTS[-2:])
 
 SHAPES = {
@@ -170,7 +175,7 @@ SHAPES = {
     "unknown fields": UNKNOWN,
     "CRLF line ends": CR_LF,
     "CR line ends": CR,
-    "an event of 1 MiB": BIG,
+    "events of 4 MB": BIG,
     "data that is no JSON": NOT_JSON,
 }
 
@@ -201,6 +206,7 @@ async def test_how_the_upstream_cuts_its_bytes_does_not_matter(tmp_path: Path) -
         [Send(bytes([byte])) for byte in wire],
         [Send(wire[at : at + 7]) for at in range(0, len(wire), 7)],
         [Send(wire)],
+        [Send(wire[:-40]), Send(wire[-40:])],
         [Send(say.SSE_HEAD), *(Send(say.frame(bytes([b]))) for b in whole), Send(say.LAST_CHUNK)],
         [Send(say.SSE_HEAD + say.frame(whole[:100]) + say.frame(whole[100:]) + say.LAST_CHUNK)],
         [Send(say.SSE_HEAD + b"%X;ext=1\r\n%s\r\n" % (len(whole), whole) + say.LAST_CHUNK)],
@@ -285,10 +291,14 @@ async def test_usage_is_asked_for_and_withheld_from_a_client_that_did_not_ask(
         refused = await relay.chat(stream_options={"include_usage": False})
         upstream.then(say.sse(deepseek))
         on_the_last = await relay.chat()
+        upstream.then(
+            [Send(say.SSE_HEAD + joined([say.frame(item) for item in loud]) + say.LAST_CHUNK)]
+        )
+        at_once = await relay.chat()
 
         for exchange in upstream.exchanges:
             assert exchange.request.json()["stream_options"] == {"include_usage": True}
-        for answer in (silent, refused, on_the_last):
+        for answer in (silent, refused, on_the_last, at_once):
             # What a server reports unasked, on an event with content, is as much its answer as the content.
             told = deepseek if answer is on_the_last else say.EVENTS
             assert answer.body == joined(told)

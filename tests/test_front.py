@@ -109,7 +109,7 @@ def test_any_cutting_of_pipelined_requests_gets_the_answers_of_each_alone_in_ord
             last = draw.draw(st.sampled_from(sorted(LAST)))
             data = b"".join(WHOLE[name] for name in names) + LAST[last]
             pieces = cut(data, draw.draw(steps(len(data))))
-            plane.front.memo.clear() if draw.draw(st.booleans()) else None
+            plane.front.port.memo.clear() if draw.draw(st.booleans()) else None
 
             got = run(told(plane, pieces, waits=draw.draw(st.booleans())))
 
@@ -137,7 +137,7 @@ def test_a_request_cut_at_any_byte_is_the_same_call(name: str, known: bool) -> N
             for at in range(len(data)):
                 caller, provider = plane.caller(), plane.provider()
                 if not known:
-                    plane.front.memo.clear()
+                    plane.front.port.memo.clear()
                 caller.say(*cut(data, [at]))
                 seen.add(provider.got)
                 provider.say(answer())
@@ -319,6 +319,6 @@ def test_shutdown_lets_what_was_written_leave_and_closes_every_connection() -> N
                     await asyncio.gather(plane.front.shutdown(), idle.closed(), half.closed())
 
             assert answer.status == 200
-            assert not plane.front.clients
+            assert not plane.front.port.clients
 
     play(scene())

@@ -83,7 +83,7 @@ def test_a_connection_that_says_nothing_is_closed_without_a_word() -> None:
             assert silent.got == b""
             assert len(kept.answers) == 1
             assert not silent.wire.aborted
-            assert not plane.front.clients
+            assert not plane.front.port.clients
 
     play(scene())
 
@@ -125,7 +125,7 @@ def test_a_client_that_never_reads_is_cut_in_the_end(after: str, choked: bool) -
             await caller.lost()
 
             assert caller.wire.aborted
-            assert not plane.front.clients
+            assert not plane.front.port.clients
 
     play(scene())
 
@@ -240,6 +240,6 @@ def test_a_client_that_leaves_while_it_sends_leaves_no_trace() -> None:
 
             assert plane.records == []
             assert not provider.got
-            assert not plane.front.clients
+            assert not plane.front.port.clients
 
     play(scene())

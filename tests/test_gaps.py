@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+from bisect import bisect_left
 
-from relay.gaps import GAP_EDGES, GapCounts, GapTable
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.gaps import GAP_EDGES, GapCounts, GapTable, bucket_of
 
 
 @pytest.mark.parametrize(
@@ -42,3 +46,8 @@ def test_a_removed_pair_is_forgotten() -> None:
     table.keep({("m", "u")})
 
     assert [pair for pair, _ in table.items()] == [("m", "u")]
+
+
+@given(st.one_of(st.floats(0, 20), st.sampled_from(GAP_EDGES), st.floats(0, 0.03)))
+def test_a_look_into_the_table_finds_the_bucket_that_a_search_finds(gap: float) -> None:
+    assert bucket_of(gap) == bisect_left(GAP_EDGES, gap)

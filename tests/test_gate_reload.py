@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from relay.admission.gate import Gate
+from relay.admission.memory import STEP
 from relay.admission.principals import (
     Principal,
 )
@@ -128,3 +129,30 @@ def test_a_key_follows_its_group_through_a_reload() -> None:
 
     admitted(ask(gate, shop))
     assert refused(ask(gate, shop)).reason == "rpm"
+
+
+def test_of_very_many_accounts_some_follow_at_once_and_the_rest_in_steps_or_at_their_call() -> None:
+    ids = [f"k{number}" for number in range(3 * STEP)]
+    principals, groups = configure(dict.fromkeys(ids, Limits(concurrent=2)))
+    gate = Gate(principals, groups)
+    held = [admitted(ask(gate, principals.by_id[id])) for id in ids]
+    fewer, groups = configure(dict.fromkeys(ids[:-1], Limits(concurrent=1)))
+
+    over = gate.reload(fewer, groups)
+    at_its_call = refused(ask(gate, fewer.by_id[ids[-2]]))
+    steps = 1
+    while gate.catch_up():
+        steps += 1
+    in_time = [refused(ask(gate, fewer.by_id[id])).reason for id in ids[:-1]]
+    gone = admitted(ask(gate, principals.by_id[ids[-1]]))  # as it was, while it is in use
+
+    assert set(over) == set(ids)
+    assert at_its_call.reason == "concurrent"
+    assert steps == 2
+    assert in_time == ["concurrent"] * len(in_time)
+    for lease in (*held, gone):
+        lease.cancel(NOW)
+    gate.reload(fewer, groups)
+    while gate.catch_up():
+        pass
+    assert len(gate._keys) == len(ids) - 1

@@ -17,9 +17,19 @@ PACKAGE = Path(__file__).resolve().parents[1] / "relay"
 
 ROOMS: dict[int, tuple[str, ...]] = {
     # words
-    0: ("errors", "usage", "sse", "chunked", "jsonscan", "gaps"),
+    0: ("errors", "usage", "sse", "chunked", "jsonscan", "gaps", "shapes"),
     # facts
-    1: ("call", "operations", "pricing", "records", "timers", "chatbody", "prompts", "config"),
+    1: (
+        "call",
+        "operations",
+        "pricing",
+        "records",
+        "timers",
+        "chatbody",
+        "chatedit",
+        "prompts",
+        "config",
+    ),
     # machines
     2: ("admission", "upstream"),
     # compiled
@@ -28,8 +38,8 @@ ROOMS: dict[int, tuple[str, ...]] = {
     4: ("proxy", "exchange", "waits", "bill", "stream", "passage", "endings"),
     # edges
     5: (
-        *("cli", "__main__", "app", "process", "banner", "keys"),
-        *("front", "port", "connection", "heads", "reception"),
+        *("cli", "__main__", "app", "process", "reload", "banner", "keys"),
+        *("front", "port", "connection", "heads", "listener", "reception"),
         *("admin", "health", "page", "observe", "workers"),
     ),
 }

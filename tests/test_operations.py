@@ -22,7 +22,7 @@ def test_chat_completions_are_found_under_every_base_url_an_app_may_have(path: s
 
     assert found is not None
     assert found.operation.name == "chat_completions"
-    assert found.operation.kind is Kind.CHAT
+    assert found.operation.kind == Kind.CHAT
     assert found.operation.methods == ("POST",)
     assert found.tail is None
 
@@ -51,7 +51,7 @@ def test_a_models_name_is_the_rest_of_the_path_undecoded(path: str, model: str) 
     found = find(path)
 
     assert found is not None
-    assert found.operation.kind is Kind.MODELS
+    assert found.operation.kind == Kind.MODELS
     assert found.tail == model
 
 
@@ -61,7 +61,7 @@ def test_health_is_an_operation_of_its_own(name: str) -> None:
 
     assert found is not None
     assert found.operation.name == name
-    assert found.operation.kind is Kind.HEALTH
+    assert found.operation.kind == Kind.HEALTH
 
 
 @pytest.mark.parametrize(

@@ -134,4 +134,4 @@ def test_no_call_costs_more_than_the_worst_case_of_its_bounds(
 
     cost = made.cost(Usage(total, output, min(cached, total)), MONDAY_NOON + seconds)
 
-    assert cost <= made.worst(Usage(total, output))
+    assert cost <= made.worst(total, output)

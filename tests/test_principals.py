@@ -291,3 +291,72 @@ def test_dollars_become_the_nano_dollars_the_admin_wrote(
     dollars: Decimal | float | None, nano: int | None
 ) -> None:
     assert nano_dollars(dollars) == nano
+
+
+# -- keys of files --
+
+
+class Filed:
+    """What a key file held, as the loader hands it over."""
+
+    def __init__(self, *keys: Key) -> None:
+        self.keys = {key_digest(key.id): key for key in keys}
+        self.expiring = [key for key in keys if key.expires is not None]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def of_id(self, id: str) -> Key | None:
+        return self.keys.get(key_digest(id))
+
+    def of_digest(self, digest: bytes) -> Key | None:
+        return self.keys.get(digest)
+
+
+def test_a_key_of_a_file_is_compiled_when_it_calls_and_only_once() -> None:
+    found = Principals.build([], GROUPS, Filed(Key("filed", group="team", models=("a-*",))))
+    before = len(found.by_digest)
+
+    first = found.authenticate(b"Bearer filed", None, NOON)
+    again = found.authenticate(b"Bearer filed", None, NOON)
+
+    assert before == 0
+    assert first is again
+    assert (first.id, first.group, first.allows("a-1"), first.allows("b")) == (
+        *("filed", "team"),
+        *(True, False),
+    )
+    with pytest.raises(InvalidKey):
+        found.authenticate(b"Bearer file", None, NOON)
+
+
+def test_keys_of_files_count_and_are_found_by_id_before_they_call() -> None:
+    soon = datetime(2030, 1, 1, tzinfo=UTC)
+    found = Principals.build(
+        [Key("yaml", Secret(KEY), expires=soon)],
+        GROUPS,
+        Filed(Key("filed", expires=soon), Key("x")),
+    )
+
+    assert len(found) == 3
+    assert "yaml" in found
+    assert "filed" in found
+    assert "gone" not in found
+    assert [found.get(id) is None for id in ("yaml", "filed", "gone")] == [False, False, True]
+    assert list(found.expiries()) == [("yaml", soon.timestamp()), ("filed", soon.timestamp())]
+
+
+def test_the_demo_key_makes_way_for_a_key_of_a_file() -> None:
+    found = Principals((), Filed(Key("demo")))
+
+    assert found.add_demo("sk-demo", ["m"]).id == "demo-key"
+
+
+def test_whoever_was_let_go_is_not_found_again() -> None:
+    rests: list[int] = []
+    found = table(*(Key(f"k{number}", Secret(f"sk-{number:020d}")) for number in range(600)))
+
+    found.retire(lambda: rests.append(len(found.by_digest)))
+
+    assert rests == [344, 88, 0]
+    assert found.get("k1") is None

@@ -32,7 +32,7 @@ async def test_connections_are_kept_on_both_sides() -> None:
                 assert streamed.text == say.TEXT
 
         assert upstream.connections == 1
-        assert len(plane.front.clients) <= 1
+        assert len(plane.front.port.clients) <= 1
 
 
 @pytest.mark.parametrize("end", [Close(), Reset()], ids=["fin", "rst"])
@@ -172,7 +172,7 @@ async def test_a_client_that_reads_nothing_bounds_what_is_read_and_is_cut() -> N
 
         assert record.cause == "write_stall"
         assert exchange.sent < 24 << 20
-        assert not plane.front.clients
+        assert not plane.front.port.clients
 
 
 @scenario

@@ -92,5 +92,5 @@ def test_the_attempts_of_one_record_are_its_own() -> None:
     one.tried(AttemptRecord("a", "ok", 1.0))
 
     assert len(one.attempts) == 1
-    assert other.attempts == []
-    assert CallRecord.attempts == []
+    assert other.attempts == ()
+    assert CallRecord.attempts == ()

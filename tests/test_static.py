@@ -23,7 +23,7 @@ def chunks(reply: Reply) -> list[dict[str, Any]]:
     splitter = EventSplitter()
     events = [classify(event) for event in splitter.feed(reply.body)]
     assert not splitter.pending
-    assert [event.kind is Kind.DONE for event in events].index(True) == len(events) - 1
+    assert [event.kind == Kind.DONE for event in events].index(True) == len(events) - 1
     return [json.loads(event.data or b"") for event in events[:-1]]
 
 
@@ -46,7 +46,7 @@ def test_a_streamed_one_is_a_role_the_words_and_the_end() -> None:
             record = plane.records[0]
             assert (record.outcome, record.upstream, record.code) == ("degraded", "static", 200)
             assert record.events == len(found) + 1
-            assert record.attempts == []
+            assert record.attempts == ()
             caller.leave()
 
     play(scene())

@@ -109,10 +109,10 @@ def test_a_refused_call_has_no_latency_but_a_reason() -> None:
 def test_a_failover_counts_every_attempt() -> None:
     metrics = configured()
     record = streamed()
-    record.attempts = [
+    record.attempts = (
         AttemptRecord("main", "connect_refused", 0.2),
         AttemptRecord("spare", "ok", 300.0),
-    ]
+    )
 
     metrics.observe([record])
 
@@ -165,7 +165,7 @@ def test_upstreams_that_are_not_configured_are_other() -> None:
     metrics = configured()
     record = streamed()
     record.upstream = "gone"
-    record.attempts = [AttemptRecord("gone", "5xx", 1.0), AttemptRecord("also-gone", "5xx", 1.0)]
+    record.attempts = (AttemptRecord("gone", "5xx", 1.0), AttemptRecord("also-gone", "5xx", 1.0))
 
     metrics.observe([record])
 
@@ -207,7 +207,7 @@ def test_a_reload_forgets_what_it_no_longer_names() -> None:
     kept, gone = streamed(), streamed()
     gone.model = gone.served_model = "apology"
     gone.key, gone.upstream, gone.queue, gone.fallback = "old", "spare", 1.0, "apology"
-    gone.attempts = [AttemptRecord("spare", "ok", 1.0)]
+    gone.attempts = (AttemptRecord("spare", "ok", 1.0),)
     metrics.observe([kept, gone])
 
     metrics.configure({"chat"}, {"main"}, {"shop"}, 0.8)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from relay.upstream.wire import STALE_WITHIN
 from tests.line import OK, Line, chunked, scene
 from tests.streams import cut, steps
 
@@ -82,6 +83,21 @@ def test_only_a_kept_connection_that_said_nothing_is_stale() -> None:
         line.wire.lose(None)
 
         assert heard.end == ["stale_conn"]
+
+    scene(test)
+
+
+def test_a_kept_connection_that_breaks_long_after_the_request_is_not_stale() -> None:
+    """The upstream had the request, and may have worked on it."""
+
+    def test(line: Line) -> None:
+        line.ask()
+        line.say(OK + b"Content-Length: 2\r\n\r\n{}")
+        assert line.pool.take(line.now - STALE_WITHIN) is line.connection
+        heard = line.ask()
+        line.wire.lose(None)
+
+        assert heard.end == ["reset_before_headers"]
 
     scene(test)
 

@@ -112,6 +112,34 @@ def test_the_freshest_of_the_idle_is_taken_and_the_old_are_trimmed() -> None:
     scene(test)
 
 
+def test_only_so_many_idle_ones_are_kept_and_the_oldest_go() -> None:
+    def test(line: Line) -> None:
+        line.pool.limit(4.0, 300.0, 2)
+        second, third = line.opened()[0], line.opened()[0]
+        for connection in (line.connection, second, third):
+            line.pool.put(connection)
+
+        assert line.wire.aborted
+        assert line.taken() is third
+        assert line.taken() is second
+        assert line.taken() is None
+
+    scene(test)
+
+
+def test_with_none_to_be_kept_each_serves_once() -> None:
+    def test(line: Line) -> None:
+        line.pool.limit(4.0, 300.0, 0)
+        heard = line.ask()
+        line.say(OK + b"Content-Length: 2\r\n\r\n{}")
+
+        assert heard.end == ["ended"]
+        assert line.wire.aborted
+        assert line.taken() is None
+
+    scene(test)
+
+
 def test_closing_the_pool_spares_what_is_in_use() -> None:
     def test(line: Line) -> None:
         idle, wire = line.opened()

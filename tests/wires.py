@@ -71,6 +71,9 @@ class Wire(asyncio.Transport):
             self.sent += data
         self.news.set()
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self._protocol = cast(asyncio.Protocol, protocol)
+
     def write_eof(self) -> None:
         self.half_closed = True
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from relay.admission.gate import Gate, Lease, Need
+from relay.admission.gate import Gate, Lease, Need, Purse
 from relay.admission.principals import GroupLike, Principal, Principals
 from relay.admission.windows import Level
 from relay.errors import BudgetSpent, RateLimited, RelayError, StoreUnavailable
@@ -37,21 +37,25 @@ class Holder:
 
 
 class Authority:
-    """Answers for all holders. Remembers the keys that ever asked, since a reload may have removed one that runs."""
+    """Answers for all holders."""
 
-    __slots__ = ("_known", "_principals", "gate")
+    __slots__ = ("_before", "_known", "_principals", "gate")
 
     def __init__(self, principals: Principals, groups: Mapping[str, GroupLike]) -> None:
         self.gate = Gate(principals, groups)
         self._principals = principals
         self._known: dict[str, Principal] = {}
+        """Those who have asked since the last reload,"""
+        self._before: dict[str, Principal] = {}
+        """and before it: calls that are under way may still ask for keys that are gone."""
 
-    def reload(self, principals: Principals, groups: Mapping[str, GroupLike]) -> None:
-        """Calls that began before it may still ask for keys that are gone."""
-        gone = set(self._principals.by_id) - set(principals.by_id)
-        self._known.update((id, self._principals.by_id[id]) for id in gone)
+    def reload(self, principals: Principals, groups: Mapping[str, GroupLike]) -> dict[str, Purse]:
+        """As `Gate.reload`; `gate.catch_up` is to be called, too."""
+        self._known, self._before = {}, {**self._before, **self._known}
+        for id in [id for id in self._before if id in principals]:
+            del self._before[id]
         self._principals = principals
-        self.gate.reload(principals, groups)
+        return self.gate.reload(principals, groups)
 
     def ask(self, holder: Holder, ask: Ask, now: float, wall: float) -> Refusal | None:
         """Takes a need from all limits of the key, or from none and says why."""
@@ -99,7 +103,12 @@ class Authority:
         return [] if principal is None else self.gate.levels(principal)
 
     def principal(self, key: str) -> Principal | None:
-        return self._principals.by_id.get(key) or self._known.get(key)
+        known = self._known.get(key)
+        if known is None:
+            known = self._principals.of_id(key) or self._before.get(key)
+            if known is not None:
+                self._known[key] = known
+        return known
 
 
 def error_of(refusal: Refusal) -> RelayError:

@@ -10,10 +10,10 @@ no earlier moment than is true. This gate answers at once. One whose authority i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NoReturn, Protocol
+from itertools import islice
+from typing import Final, Protocol
 
 from relay.admission.memory import (
-    BUDGETS,
     COST,
     LIMITS,
     REQUESTS,
@@ -21,30 +21,27 @@ from relay.admission.memory import (
     Account,
     Accounts,
 )
-from relay.admission.principals import GroupLike, Principal, Principals
+from relay.admission.principals import GroupLike, Holder, Principal, Principals
+from relay.admission.refusals import go_duration, refuse
 from relay.admission.windows import Level, Machine, TokenBucket, tick_of
-from relay.errors import BudgetSpent, RateLimited, RelayError
+from relay.errors import RelayError
 
 _KEY: Final = "your key"
 _GROUP: Final = "your key's group"
 
-_REQUESTS_LINES: Final = (
-    b"x-ratelimit-limit-requests: %d\r\n"
-    b"x-ratelimit-remaining-requests: %d\r\n"
-    b"x-ratelimit-reset-requests: %b\r\n"
-)
-_TOKENS_LINES: Final = _REQUESTS_LINES.replace(b"requests", b"tokens")
+RATIOS_OF: Final = 1000
+"""Keys whose use is told: as many as have a label of their own."""
 
-_UNITS: Final = {
-    "rpm": "requests per minute",
-    "tpm": "tokens per minute",
-    "concurrent": "concurrent requests",
-    "requests_per_day": "requests per day",
-    "tokens_per_day": "tokens per day",
-    "tokens_per_month": "tokens per month",
-    "usd_per_day": "dollars per day",
-    "usd_per_month": "dollars per month",
-}
+_REQUESTS_NAMES: Final = (
+    b"x-ratelimit-limit-requests: ",
+    b"\r\nx-ratelimit-remaining-requests: ",
+    b"\r\nx-ratelimit-reset-requests: ",
+)
+_TOKENS_NAMES: Final = (
+    b"x-ratelimit-limit-tokens: ",
+    b"\r\nx-ratelimit-remaining-tokens: ",
+    b"\r\nx-ratelimit-reset-tokens: ",
+)
 
 
 class Need:
@@ -85,7 +82,16 @@ class Applicant(Protocol):
 class Purse:
     """The limits a principal draws on, its own and its group's. Lives until the next reload."""
 
-    __slots__ = ("counts_tokens", "entries", "group", "has_budget", "key", "requests", "tokens")
+    __slots__ = (
+        "counts_money",
+        "counts_tokens",
+        "entries",
+        "group",
+        "has_budget",
+        "key",
+        "requests",
+        "tokens",
+    )
 
     def __init__(self, key: Account, group: Account | None) -> None:
         self.key = key
@@ -100,6 +106,7 @@ class Purse:
         units = {unit for _, unit in self.entries}
         self.counts_tokens = bool(units - {REQUESTS})
         """Something here depends on how long a call is."""
+        self.counts_money = COST in units
         self.has_budget = bool(units & {TOKENS_WORST, COST})
         """An answer that grew past its reservation would overspend."""
         self.requests = _buckets("rpm", accounts)
@@ -221,7 +228,7 @@ class Gate:
         entries = purse.entries
         for machine, unit in entries:
             if machine.lacks(amounts[unit], tick, wall):
-                _refuse(purse, model, amounts, tick, wall)
+                refuse(purse.named(), model, amounts, tick, wall)
         self.inflight += 1
         return Lease(
             self, entries, amounts, [machine.take(amounts[unit]) for machine, unit in entries]
@@ -263,30 +270,40 @@ class Gate:
         tick = int(now * 1000.0 + 0.5)
         lines = b""
         if purse.requests:
-            lines = _REQUESTS_LINES % _tightest(purse.requests, tick)
+            lines = _tightest(_REQUESTS_NAMES, purse.requests, tick)
         if purse.tokens:
-            lines += _TOKENS_LINES % _tightest(purse.tokens, tick)
+            lines += _tightest(_TOKENS_NAMES, purse.tokens, tick)
         return lines
 
-    def reload(self, principals: Principals, groups: Mapping[str, GroupLike]) -> None:
-        """Follow a new configuration: use is kept, what is left is at most the new limit."""
+    def reload(self, principals: Principals, groups: Mapping[str, GroupLike]) -> dict[str, Purse]:
+        """Follow a new configuration: use is kept, what is left is at most the new limit.
+
+        Returns the purses that are over, for the caller to let them go: there may be very many. `catch_up` is to be
+        called as long as it is true.
+        """
         self._principals = principals
         self._limits = groups
-        self._purses = {}
-        self._keys.reload(principals.by_id, self._tick, self._wall)
+        over, self._purses = self._purses, {}
+        self._keys.reload(principals, self._tick, self._wall)
         self._groups.reload(groups, self._tick, self._wall)
+        return over
+
+    def catch_up(self) -> bool:
+        """Some more of the accounts follow the last reload. Whether there are still others."""
+        keys = self._keys.catch_up(self._tick, self._wall)
+        return self._groups.catch_up(self._tick, self._wall) or keys
 
     def iter_ratios(
         self, now: float, wall: float | None = None
     ) -> Iterator[tuple[str, str, float]]:
-        """(key, limit, used ÷ limit), the tighter of key and group, of every key that has called.
+        """(key, limit, used ÷ limit), the tighter of key and group, of the keys that called first.
 
         Without `wall`, budgets are told as of the latest call.
         """
         tick = tick_of(now)
         at = self._wall if wall is None else wall
-        for id in self._keys:
-            principal = self._principals.by_id.get(id)
+        for id in islice(self._keys, RATIOS_OF):
+            principal = self._principals.get(id)
             if principal is None:
                 continue
             purse = self._purses.get(id) or self._open(principal)
@@ -298,19 +315,19 @@ class Gate:
             for name, ratio in ratios.items():
                 yield id, name, ratio
 
-    def _open(self, principal: Principal) -> Purse:
+    def _open(self, principal: Holder) -> Purse:
         """Compile a purse at a key's first call.
 
         The limits are those of the present configuration, also for a call that began under an
         older one; a key that is gone keeps what it had.
         """
         id = principal.id
-        current = self._principals.by_id.get(id, principal)
-        key = self._keys.open(id, current.limits)
+        current = self._principals.get(id) or principal
+        key = self._keys.open(id, current.limits, self._tick)
         group = None
         name = current.group
         if name is not None and name in self._limits:
-            group = self._groups.open(name, self._limits[name].limits)
+            group = self._groups.open(name, self._limits[name].limits, self._tick)
         purse = self._purses[id] = Purse(key, group)
         return purse
 
@@ -320,81 +337,24 @@ def _buckets(name: str, accounts: list[Account]) -> tuple[TokenBucket, ...]:
     return tuple(machine for machine in found if isinstance(machine, TokenBucket))
 
 
-def _tightest(buckets: tuple[TokenBucket, ...], tick: int) -> tuple[int, int, bytes]:
-    """Limit, remaining and reset of the bucket with least left."""
+def _tightest(
+    names: tuple[bytes, bytes, bytes], buckets: tuple[TokenBucket, ...], tick: int
+) -> bytes:
+    """The lines with limit, remaining and reset of the bucket with least left."""
     bucket = buckets[0]
     left, full_in = bucket.state(tick)
     for other in buckets[1:]:
         state = other.state(tick)
         if state[0] < left:
             bucket, (left, full_in) = other, state
-    return bucket.limit, left, go_duration(full_in)
-
-
-def go_duration(ms: int) -> bytes:
-    """Milliseconds as Go's `time.Duration` prints them: 20ms, 1.2s, 6m0s, 1h0m0s."""
-    if ms < 1000:
-        return b"%dms" % ms if ms else b"0s"
-    seconds, ms = divmod(ms, 1000)
-    text = b"%d.%03d" % (seconds % 60, ms)
-    text = text.rstrip(b"0").rstrip(b".") + b"s" if ms else b"%ds" % (seconds % 60)
-    if seconds < 60:
-        return text
-    minutes = seconds // 60
-    if minutes < 60:
-        return b"%dm%b" % (minutes, text)
-    return b"%dh%dm%b" % (minutes // 60, minutes % 60, text)
-
-
-def _refuse(
-    purse: Purse, model: str, amounts: tuple[int, int, int, int], tick: int, wall: float
-) -> NoReturn:
-    """Name the limit that keeps this call out longest: one no wait helps, else the longest wait."""
-    worst: tuple[str, str, Machine, int] | None = None
-    longest: float | None = 0.0
-    for found in purse.named():
-        _, _, machine, unit = found
-        if not machine.lacks(amounts[unit], tick, wall):
-            continue
-        wait = machine.wait(amounts[unit], tick)
-        if worst is None or wait is None or wait > (longest or 0.0):
-            worst, longest = found, wait
-        if longest is None:
-            break
-    if worst is None:
-        raise AssertionError("refused without a limit that refuses")
-    raise _refusal(worst, model, amounts[worst[3]], longest, tick, wall)
-
-
-def _refusal(
-    limit: tuple[str, str, Machine, int],
-    model: str,
-    amount: int,
-    wait: float | None,
-    tick: int,
-    wall: float,
-) -> RelayError:
-    owner, name, machine, _ = limit
-    money = name.startswith("usd")
-    allowed = _amount(machine.limit, money)
-    needed = _amount(amount, money)
-    unit = _UNITS[name]
-    if amount > machine.limit:
-        text = (
-            f"This request to `{model[:128]}` needs up to {needed}, "
-            f"more than the limit of {owner}: {allowed} {unit} ({name})."
-        )
-    else:
-        text = (
-            f"Limit of {owner} reached for `{model[:128]}`: {allowed} {unit} ({name}), "
-            f"used {_amount(machine.used(tick, wall), money)}, requested {needed}."
-        )
-    if name in BUDGETS:
-        return BudgetSpent(name, text)
-    if wait is not None:
-        text += f" Please try again in {go_duration(round(wait * 1000)).decode('ascii')}."
-    return RateLimited(name, text, wait)
-
-
-def _amount(value: int, money: bool) -> str:
-    return f"{value / 1e9:.6g}" if money else str(value)
+    limit, remaining, reset = names
+    parts = (
+        limit,
+        str(bucket.limit).encode(),
+        remaining,
+        str(left).encode(),
+        reset,
+        go_duration(full_in),
+        b"\r\n",
+    )
+    return b"".join(parts)

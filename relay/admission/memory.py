@@ -8,7 +8,7 @@ account, what a refusal says) is in `gate.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Final, Protocol
 
@@ -59,9 +59,17 @@ _terms_of: Callable[[LimitsLike], tuple[object, ...]] = attrgetter(*LIMITS)
 BUDGETS: Final = frozenset(name for name, (_, make) in LIMITS.items() if make in (_day, _month))
 
 
+STEP: Final = 500
+"""Accounts that follow a reload at once: about a quarter of a millisecond."""
+
+
 class _Limited(Protocol):
     @property
     def limits(self) -> LimitsLike: ...
+
+
+class _Owners(Protocol):
+    def get(self, name: str, /) -> _Limited | None: ...
 
 
 class Account:
@@ -100,10 +108,13 @@ class Account:
 class Accounts:
     """All accounts of one kind (keys, or groups) by id. Lives as long as the process."""
 
-    __slots__ = ("_by_id",)
+    __slots__ = ("_behind", "_by_id", "_owners")
 
     def __init__(self) -> None:
         self._by_id: dict[str, Account] = {}
+        self._behind: list[str] = []
+        """Those that have not followed the last reload yet."""
+        self._owners: _Owners | None = None
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -111,23 +122,39 @@ class Accounts:
     def __iter__(self) -> Iterator[str]:
         return iter(list(self._by_id))
 
-    def open(self, name: str, limits: LimitsLike) -> Account:
-        """The account of `name`; `limits` matter only when it is new."""
+    def open(self, name: str, limits: LimitsLike, tick: int) -> Account:
+        """The account of `name`, with these limits from now on."""
         account = self._by_id.get(name)
         if account is None:
             account = self._by_id[name] = Account(limits)
+        else:
+            account.relimit(limits, tick)
         return account
 
-    def reload(self, owners: Mapping[str, _Limited], tick: int, wall: float) -> None:
+    def reload(self, owners: _Owners, tick: int, wall: float) -> None:
         """New limits are in force. An account whose owner is gone keeps its use while there is any,
         so that calls of the old configuration, or a key that comes back, go on from where it was.
+
+        The first accounts follow at once, the others at their next call or by `catch_up`.
         """
-        for name, account in list(self._by_id.items()):
-            owner = owners.get(name)
+        self._owners = owners
+        self._behind = list(self._by_id)
+        self._behind.reverse()
+        self.catch_up(tick, wall)
+
+    def catch_up(self, tick: int, wall: float) -> bool:
+        """Some more accounts follow the last reload. Whether there are still others."""
+        owners, behind = self._owners, self._behind
+        if owners is None:
+            return False
+        for _ in range(min(STEP, len(behind))):
+            name = behind.pop()
+            account, owner = self._by_id[name], owners.get(name)
             if owner is not None:
                 account.relimit(owner.limits, tick)
             elif account.at_rest(tick, wall):
                 del self._by_id[name]
+        return bool(behind)
 
 
 def limits_of(limits: LimitsLike) -> dict[str, int]:

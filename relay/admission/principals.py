@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from fnmatch import translate
@@ -26,6 +26,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _SCHEME = b"bearer "
 _KNOWN_MODELS = 256
 """Verdicts a principal remembers: model names are the client's words, so memory must be bounded."""
+
+
+STEP = 256
+"""Principals between two breaths: a fraction of a millisecond."""
 
 
 class SecretLike(Protocol):
@@ -83,11 +87,54 @@ class KeyLike(Protocol):
     def weight(self) -> float: ...
 
 
+class FiledKeys(Protocol):
+    """Very many configured keys, compiled one by one when they first call. All of them have a hash."""
+
+    def __len__(self) -> int: ...
+    def of_id(self, id: str) -> KeyLike | None: ...
+    def of_digest(self, digest: bytes) -> KeyLike | None: ...
+    @property
+    def expiring(self) -> Sequence[KeyLike]: ...
+
+
+class NoKeys:
+    """No key files."""
+
+    def __init__(self) -> None:
+        self.expiring: list[KeyLike] = []
+
+    def __len__(self) -> int:
+        return 0
+
+    def of_id(self, id: str) -> KeyLike | None:
+        return None
+
+    def of_digest(self, digest: bytes) -> KeyLike | None:
+        return None
+
+
+class Holder(Protocol):
+    """Whoever has an id, as the gate sees it: a principal, or a key of a file that has not called yet."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def limits(self) -> LimitsLike: ...
+    @property
+    def group(self) -> str | None: ...
+
+
 class NoLimits:
     """The limits of a key that has none."""
 
-    rpm = tpm = concurrent = requests_per_day = tokens_per_day = tokens_per_month = None
-    usd_per_day = usd_per_month = None
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrent: int | None = None
+    requests_per_day: int | None = None
+    tokens_per_day: int | None = None
+    tokens_per_month: int | None = None
+    usd_per_day: Decimal | float | None = None
+    usd_per_month: Decimal | float | None = None
 
 
 NO_LIMITS: LimitsLike = NoLimits()
@@ -184,61 +231,105 @@ class Principal:
 
 
 class Principals:
-    """Every key of one configuration, by digest and by id. Lives until the next reload."""
+    """Every key of one configuration, by digest and by id. Lives until the next reload.
 
-    __slots__ = ("by_digest", "by_id")
+    Keys of key files are compiled when they call: a hundred thousand that never do cost nothing here.
+    """
 
-    def __init__(self, principals: Iterable[Principal] = ()) -> None:
+    __slots__ = ("_filed", "_groups", "by_digest", "by_id")
+
+    def __init__(
+        self, principals: Iterable[Principal] = (), filed: FiledKeys | None = None
+    ) -> None:
         self.by_digest: dict[bytes, Principal] = {}
         self.by_id: dict[str, Principal] = {}
+        """All but those of key files."""
+        self._filed: FiledKeys = NoKeys() if filed is None else filed
         for principal in principals:
             self.add(principal)
 
     @classmethod
-    def build(cls, keys: Iterable[KeyLike], groups: Mapping[str, GroupLike]) -> Principals:
-        """Compile configured keys; an entry with neither key nor hash is left out."""
-        principals = cls()
+    def build(
+        cls,
+        keys: Iterable[KeyLike],
+        groups: Mapping[str, GroupLike],
+        filed: FiledKeys | None = None,
+    ) -> Principals:
+        """Compile configured keys; an entry with neither key nor hash is left out.
+
+        Who read `filed` has made sure that their groups exist, and that no id or key is there twice or among `keys`.
+        """
+        principals = cls((), filed)
         for key in keys:
             digest = _digest_of(key)
             if digest is None:
                 continue
-            group = key.group
-            if group is not None and group not in groups:
-                raise ValueError(f"key {key.id}: there is no group {group}")
-            expires = key.expires
-            principals.add(
-                Principal(
-                    key.id,
-                    digest,
-                    models=key.models,
-                    limits=key.limits,
-                    expires=None if expires is None else _unix(expires),
-                    networks=key.allow_ips,
-                    group=group,
-                    abort_billing=key.abort_billing,
-                    weight=key.weight,
-                )
-            )
+            if key.group is not None and key.group not in groups:
+                raise ValueError(f"key {key.id}: there is no group {key.group}")
+            principals.add(_compiled(key, digest))
         return principals
 
     def __len__(self) -> int:
-        return len(self.by_digest)
+        return len(self.by_id) + len(self._filed)
+
+    def __contains__(self, id: object) -> bool:
+        return isinstance(id, str) and self.get(id) is not None
+
+    def get(self, id: str) -> Holder | None:
+        """Who has this id."""
+        return self.by_id.get(id) or self._filed.of_id(id)
+
+    def of_id(self, id: str) -> Principal | None:
+        """Who has this id, compiled."""
+        principal = self.by_id.get(id)
+        if principal is None:
+            key = self._filed.of_id(id)
+            digest = None if key is None else _digest_of(key)
+            principal = None if digest is None else self._find(digest)
+        return principal
+
+    def expiries(self) -> Iterator[tuple[str, float]]:
+        """(id, Unix time) of the keys that expire."""
+        for principal in self.by_id.values():
+            if principal.expires is not None:
+                yield principal.id, principal.expires
+        for key in self._filed.expiring:
+            if key.expires is not None:
+                yield key.id, _unix(key.expires)
 
     def add(self, principal: Principal) -> None:
         """Two principals share neither an id (their use would be one) nor a key (whose call?)."""
-        if principal.id in self.by_id:
+        if principal.id in self:
             raise ValueError(f"two keys have the id {principal.id}")
-        if principal.digest in self.by_digest:
-            raise ValueError(f"{self.by_digest[principal.digest].id} and {principal.id}: same key")
+        other = self._find(principal.digest)
+        if other is not None:
+            raise ValueError(f"{other.id} and {principal.id}: same key")
         self.by_id[principal.id] = principal
         self.by_digest[principal.digest] = principal
 
     def add_demo(self, key: str, models: Sequence[str], id: str = "demo") -> Principal:
         """Let `key` in for `models`, from loopback only; it makes way for a configured key's id."""
-        while id in self.by_id:
+        while id in self:
             id += "-key"
         principal = Principal(id, key_digest(key), models=models, demo=True)
         self.add(principal)
+        return principal
+
+    def retire(self, breathe: Callable[[], None]) -> None:
+        """Forgets everybody little by little, in any thread. Only when nobody will ask again."""
+        self.by_id.clear()
+        while self.by_digest:
+            for _ in range(min(STEP, len(self.by_digest))):
+                self.by_digest.popitem()
+            breathe()
+
+    def _find(self, digest: bytes) -> Principal | None:
+        """Whose key has this digest; one of a key file is compiled at its first call."""
+        principal = self.by_digest.get(digest)
+        if principal is None:
+            key = self._filed.of_digest(digest)
+            if key is not None:
+                principal = self.by_digest[digest] = _compiled(key, digest)
         return principal
 
     def authenticate(
@@ -260,7 +351,8 @@ class Principals:
         token = authorization[7:]
         if not token or token.isspace():
             raise NoKey
-        principal = self.by_digest.get(sha256(token).digest())
+        digest = sha256(token).digest()
+        principal = self.by_digest.get(digest) or self._find(digest)
         if principal is None:
             raise InvalidKey
         if principal.restricted:
@@ -276,6 +368,21 @@ def key_digest(key: str) -> bytes:
 def nano_dollars(dollars: Decimal | float | None) -> int | None:
     """Configured dollars as whole nano-dollars, exact for what the admin wrote."""
     return None if dollars is None else int(Decimal(str(dollars)) * 10**9)
+
+
+def _compiled(key: KeyLike, digest: bytes) -> Principal:
+    expires = key.expires
+    return Principal(
+        key.id,
+        digest,
+        models=key.models,
+        limits=key.limits,
+        expires=None if expires is None else _unix(expires),
+        networks=key.allow_ips,
+        group=key.group,
+        abort_billing=key.abort_billing,
+        weight=key.weight,
+    )
 
 
 def _digest_of(key: KeyLike) -> bytes | None:

@@ -205,8 +205,11 @@ class RemoteGate(Gate):
         Calls that wait ask again. Settlements that were not sent are in the levels.
         """
         self.settled = []
-        known = self._principals.by_id
-        levels = {key: self.levels(known[key]) for key in self._told if key in known}
+        levels = {}
+        for key in self._told:
+            principal = self._principals.of_id(key)
+            if principal is not None:
+                levels[key] = self.levels(principal)
         self.asks = [lease.asks for lease in self._waiting.values()]
         return [lease.held() for lease in self._held.values()], levels
 

@@ -8,9 +8,9 @@ the stamp `take` gave. One thread uses them: exactness comes from never awaiting
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
 
 MINUTE = 60_000
 """Milliseconds in which an empty bucket becomes full; also the parts a token is counted in, so that
@@ -35,46 +35,60 @@ def tick_of(now: float) -> int:
     return int(now * 1000.0 + 0.5)
 
 
-class Machine(Protocol):
+class Machine(ABC):
     """What the gate asks of every limit. `amount` is in the limit's own unit, never negative."""
 
-    limit: int
+    __slots__ = ("limit",)
 
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    @abstractmethod
     def lacks(self, amount: int, tick: int, wall: float) -> bool:
         """Catch up with the time, then tell whether `amount` does not fit. Takes nothing."""
 
+    @abstractmethod
     def take(self, amount: int) -> int:
         """Take what `lacks` just found to fit; the stamp goes back with `settle`."""
 
+    @abstractmethod
     def settle(self, stamp: int, amount: int, actual: int, tick: int) -> None:
         """Replace the `amount` taken by the `actual` use. Called once per `take`."""
 
+    @abstractmethod
     def wait(self, amount: int, tick: int) -> float | None:
         """Seconds until `amount` fits if nobody else takes anything; None: no wait helps."""
 
+    @abstractmethod
     def used(self, tick: int, wall: float) -> int:
         """What is in use now, in the limit's unit, rounded up; above `limit` when in debt."""
 
+    @abstractmethod
     def relimit(self, limit: int, tick: int) -> None:
         """A reload changed the limit: use is kept, what is left is at most the new limit."""
 
+    @abstractmethod
     def at_rest(self, tick: int, wall: float) -> bool:
         """Whether forgetting this machine and starting a new one would give nobody anything."""
 
+    @abstractmethod
     def level(self) -> Level:
         """What is used, for a copy in another process; the time is the host's, so it stays true there."""
 
+    @abstractmethod
     def follow(self, level: Level) -> None:
         """Be the copy of a machine that told its `level`."""
 
+    @abstractmethod
     def shift(self, amount: int, actual: int) -> None:
         """The original of this copy will soon tell that a call of `amount` used so much."""
 
+    @abstractmethod
     def adopt(self, level: Level) -> None:
         """A copy that survived says how much was used: at least so much is."""
 
 
-class TokenBucket:
+class TokenBucket(Machine):
     """A rate per minute: what was used of it lately.
 
     Capacity is the limit, refilled evenly over a minute, so a full burst passes at once. The state
@@ -83,10 +97,10 @@ class TokenBucket:
     it back. What a call did not use stays used here (a request is a request).
     """
 
-    __slots__ = ("_capacity", "_full_at", "_start", "limit")
+    __slots__ = ("_capacity", "_full_at", "_start")
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        super().__init__(limit)
         self._capacity = limit * MINUTE
         self._full_at = 0
         self._start = 0
@@ -222,13 +236,13 @@ class RefundingBucket(TokenBucket):
         self._lows.clear()
 
 
-class Permits:
+class Permits(Machine):
     """Calls running at once. Remembers only their number."""
 
-    __slots__ = ("_running", "limit")
+    __slots__ = ("_running",)
 
     def __init__(self, limit: int) -> None:
-        self.limit = limit
+        super().__init__(limit)
         self._running = 0
 
     def lacks(self, amount: int, tick: int = 0, wall: float = 0.0) -> bool:
@@ -267,7 +281,7 @@ class Permits:
         pass
 
 
-class Period:
+class Period(Machine):
     """A budget of one calendar period in UTC: what was spent and what running calls hold.
 
     `_ends` names the period. It only moves forward: a wall clock that is set back gets no fresh
@@ -275,10 +289,10 @@ class Period:
     nowhere to go.
     """
 
-    __slots__ = ("_end_after", "_ends", "_reserved", "_spent", "limit")
+    __slots__ = ("_end_after", "_ends", "_reserved", "_spent")
 
     def __init__(self, limit: int, end_after: Callable[[float], int]) -> None:
-        self.limit = limit
+        super().__init__(limit)
         self._end_after = end_after
         self._ends = 0
         self._spent = 0

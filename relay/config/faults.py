@@ -60,8 +60,11 @@ def path_of(loc: Loc) -> str:
     return "".join(parts)
 
 
-def explain(error: ValidationError, data: Any) -> Iterator[tuple[Loc, bool, str]]:
-    """Place, whether its name is what is wrong, and sentence, of each thing the validator found in `data`."""
+def explain(error: ValidationError, data: Any, under: Loc = ()) -> Iterator[tuple[Loc, bool, str]]:
+    """Place, whether its name is what is wrong, and sentence, of each thing the validator found in `data`.
+
+    `under` is where `data` would stand in the configuration; places are told without it.
+    """
     for detail in error.errors(include_url=False):
         loc: Loc = detail["loc"]
         named = bool(loc) and loc[-1] == "[key]"
@@ -69,7 +72,11 @@ def explain(error: ValidationError, data: Any) -> Iterator[tuple[Loc, bool, str]
             loc = loc[:-1]
         unknown = detail["type"] == "extra_forbidden"
         value = str(loc[-1]) if named else _at(data, loc)
-        yield loc, named or unknown, _unknown(loc) if unknown else _sentence(detail, value)
+        yield (
+            loc,
+            named or unknown,
+            _unknown((*under, *loc)) if unknown else _sentence(detail, value),
+        )
 
 
 # --- unknown names --------------------------------------------------------------------------------

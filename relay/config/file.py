@@ -21,6 +21,7 @@ import yaml  # noqa: TID251
 from pydantic import ValidationError
 
 from relay.config.faults import LONGEST_SHOWN, ConfigErrors, Fault, Loc, explain, path_of
+from relay.config.keyfiles import Breathe, read_key_files, without_a_break
 from relay.config.model import Config
 from relay.config.notices import notices
 from relay.config.rules import problems
@@ -55,9 +56,13 @@ _PLAIN_TAGS: Final = {
 _VARIABLE: Final = re.compile(r"\$\$(?=\{)|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}|\$\{")
 
 
-def load(path: Path, env: Mapping[str, str]) -> Config:
-    """The configuration in a file. Raises ConfigErrors with every fault."""
-    return loads(read(path), env, path)
+def load(path: Path, env: Mapping[str, str], breathe: Breathe = without_a_break) -> Config:
+    """The configuration in a file and its key files. Raises ConfigErrors with every fault.
+
+    `breathe` is called between pieces of work of a fraction of a millisecond, as far as the work comes in pieces: key
+    files do.
+    """
+    return loads(read(path), env, path, breathe)
 
 
 def read(path: Path) -> bytes:
@@ -73,7 +78,12 @@ def read(path: Path) -> bytes:
     return source
 
 
-def loads(source: bytes, env: Mapping[str, str], path: Path = Path("config.yaml")) -> Config:
+def loads(
+    source: bytes,
+    env: Mapping[str, str],
+    path: Path = Path("config.yaml"),
+    breathe: Breathe = without_a_break,
+) -> Config:
     """The configuration in `source`, as if it stood in a file at `path`."""
     document = _Document(str(path), env)
     data = document.read(source)
@@ -85,9 +95,16 @@ def loads(source: bytes, env: Mapping[str, str], path: Path = Path("config.yaml"
     except ValidationError as error:
         for loc, named, sentence in explain(error, data):
             document.fault(loc, sentence, named=named)
+    # Also when something else is wrong: all faults belong into one list.
+    digest = hashlib.sha256(source)
+    filed = read_key_files(data, path.parent, digest, breathe)
+    for index, message in filed.unreadable:
+        document.fault(("key_files", index), message)
+    document.faults += filed.faults
     if config is None or document.faults:
+        filed.table.retire(breathe)
         raise ConfigErrors(document.faults)
-    config.stamp(path, hashlib.sha256(source).hexdigest(), notices(config))
+    config.stamp(path, digest.hexdigest(), filed.table, notices(config, filed.table, breathe))
     return config
 
 

@@ -9,20 +9,19 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
+from relay.config.keytable import KeyTable
 from relay.config.types import (
     LARGEST_COUNT,
     Address,
     AdminToken,
-    BaseUrl,
     ClientKey,
     Count,
     Day,
     Duration,
-    ExistingFile,
     FilePath,
     Hours,
     Instant,
@@ -30,7 +29,6 @@ from relay.config.types import (
     Name,
     NetworkAddress,
     Origin,
-    ProviderKey,
     Rate,
     Section,
     Share,
@@ -42,6 +40,7 @@ from relay.config.types import (
     Usd,
     Workers,
 )
+from relay.config.upstreams import UpstreamConfig
 from relay.config.values import Listen, read_network
 
 # --- server, admin --------------------------------------------------------------------------------
@@ -106,65 +105,6 @@ class StoreFailure(Section):
         "open", description="rpm, tpm, concurrent: open lets calls pass, closed refuses them"
     )
     budgets: Open = Field("closed", description="Limits per day and month: likewise")
-
-
-# --- upstreams ------------------------------------------------------------------------------------
-
-
-class Queue(Section):
-    max_wait: TimeLimit = Field(10.0, description="A call waits at most this long for its turn")
-    max_calls: int = Field(
-        1000, ge=0, le=LARGEST_COUNT, description="Waiting calls at most; 0 for no queue"
-    )
-
-
-class UpstreamTimeouts(Section):
-    connect: TimeLimit = Field(3.0, description="To connect, TLS included")
-    first_token: TimeLimit = Field(
-        30.0, description="Streamed calls: silence before the first token"
-    )
-    idle: TimeLimit = Field(60.0, description="Silence in the middle of a stream")
-    answer: TimeLimit = Field(600.0, description="Calls that do not stream: until the answer")
-    total: TimeLimit = Field(1800.0, description="Any call, from start to end")
-
-
-class UpstreamConfig(Section):
-    """A provider: where it is, the credentials for it, and our patience with it."""
-
-    _left_out: bool = PrivateAttr(False)
-
-    kind: Literal["openai", "demo"] = Field(
-        "openai", description="openai, or demo: a canned answer from the relay itself"
-    )
-    base_url: BaseUrl | None = Field(
-        None, description="Address of its API, up to /v1 (required, but for demo)"
-    )
-    api_keys: list[ProviderKey] = Field(
-        [], description="They take turns; left out if all are empty (default: needs none)"
-    )
-    account: Text | None = Field(
-        None, description="Upstreams of one account share its limits (default: its own)"
-    )
-    max_concurrent: Count | None = Field(None, description="Calls at once (default: no limit)")
-    queue: Queue = Field(Queue(), description="Where calls wait while it is full")
-    timeouts: UpstreamTimeouts = Field(UpstreamTimeouts(), description="Patience with it")
-    ca_file: ExistingFile | None = Field(
-        None, description="Trust this certificate authority too (default: only the system's)"
-    )
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _without_empty_keys(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        made = handler(data)
-        given = len(made.api_keys)
-        made.api_keys[:] = [key for key in made.api_keys if key.get_secret_value()]
-        made._left_out = given > 0 and not made.api_keys
-        return made
-
-    @property
-    def left_out(self) -> bool:
-        """It has keys by name only: their variables are empty."""
-        return self._left_out
 
 
 # --- models ---------------------------------------------------------------------------------------
@@ -314,10 +254,8 @@ class KeyConfig(Section):
     @property
     def digest(self) -> bytes | None:
         """The SHA-256 of the key; None if the entry is left out."""
-        if self.hash is not None:
-            return self.hash
         key = self.key.get_secret_value() if self.key is not None else ""
-        return hashlib.sha256(key.encode()).digest() if key else None
+        return self.hash or (hashlib.sha256(key.encode()).digest() if key else None)
 
 
 class GroupConfig(Section):
@@ -343,6 +281,7 @@ class Config(Section):
     _path: Path = PrivateAttr(Path("config.yaml"))
     _digest: str = PrivateAttr("")
     _notices: list[str] = PrivateAttr(default_factory=list)
+    _filed: KeyTable = PrivateAttr(default_factory=KeyTable)
 
     server: Server = Field(Server(), description="Where clients call")
     admin: Admin = Field(Admin(), description="Where you look: status page, metrics, health")
@@ -369,13 +308,12 @@ class Config(Section):
     @classmethod
     def _locate_state(cls, data: Any) -> Any:
         # A default is not validated with the file's folder at hand unless its section is written.
-        if isinstance(data, dict) and not data.get("state"):
-            return {**data, "state": {}}
-        return data
+        unwritten = isinstance(data, dict) and not data.get("state")
+        return {**data, "state": {}} if unwritten else data
 
-    def stamp(self, path: Path, digest: str, notices: list[str]) -> None:
-        """Says where this reading came from; the reader does so once."""
-        self._path, self._digest, self._notices = path, digest, notices
+    def stamp(self, path: Path, digest: str, filed: KeyTable, notices: list[str]) -> None:
+        """Says where this reading came from, and what its key files held; the reader does so once."""
+        self._path, self._digest, self._filed, self._notices = path, digest, filed, notices
 
     @property
     def path(self) -> Path:
@@ -383,7 +321,7 @@ class Config(Section):
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the file, in hex."""
+        """SHA-256 of the file and its key files, in hex."""
         return self._digest
 
     @property
@@ -392,9 +330,10 @@ class Config(Section):
         return self._notices
 
     @property
-    def active_upstreams(self) -> dict[str, UpstreamConfig]:
-        return {name: one for name, one in self.upstreams.items() if not one.left_out}
+    def filed(self) -> KeyTable:
+        """The keys of `key_files`."""
+        return self._filed
 
     @property
-    def active_keys(self) -> list[KeyConfig]:
-        return [key for key in self.keys if key.digest is not None]
+    def active_upstreams(self) -> dict[str, UpstreamConfig]:
+        return {name: one for name, one in self.upstreams.items() if not one.left_out}

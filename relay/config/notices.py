@@ -6,15 +6,20 @@ in effect yet: who makes one work removes its row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
-from relay.config.model import Config, Limits
+from relay.config.keytable import FiledLimits, KeyTable, Plan, Use
+from relay.config.model import Config, KeyConfig, Limits
 from relay.config.types import SHORTEST_KEY, Section
 
 SHOWN_PLACES: Final = 3
 """Of many places with the same notice, the first few are named."""
+
+SHOWN_PATTERNS: Final = 20
+"""Patterns that fit no model, each with a notice of its own."""
 
 BUDGETS: Final = (
     "requests_per_day",
@@ -98,7 +103,6 @@ PENDING: Final = (
         lambda policy: policy != "finish",
         "running answers of a revoked key are not cut yet: they finish.",
     ),
-    Pending(("key_files",), bool, "keys are not read from files yet: only those under keys count."),
     Pending(
         ("observability.log_content",),
         bool,
@@ -107,34 +111,88 @@ PENDING: Final = (
 )
 
 
-def notices(config: Config) -> list[str]:
-    return [sentence for tell in _TELLERS for sentence in tell(config)]
+def notices(config: Config, filed: KeyTable, breathe: Callable[[], None]) -> list[str]:
+    """`filed` is what the key files held."""
+    keys = _Filed(filed, filed.uses(breathe))
+    return [sentence for tell in _TELLERS for sentence in tell(config, keys)]
+
+
+class _Filed(NamedTuple):
+    """The keys of key files."""
+
+    table: KeyTable
+    uses: list[Use]
+
+
+class _Names:
+    """Those that a notice is about: the first few by name, and how many there are."""
+
+    def __init__(self) -> None:
+        self._shown: list[str] = []
+        self._count = 0
+
+    def __bool__(self) -> bool:
+        return self._count > 0
+
+    def __str__(self) -> str:
+        more = self._count - len(self._shown)
+        return ", ".join(self._shown) + (f" and {more} more" if more > 0 else "")
+
+    @property
+    def verb(self) -> str:
+        return "is" if self._count == 1 else "are"
+
+    def add(self, names: Iterable[str], count: int) -> None:
+        """`names` may be fewer than `count`, if they are more than are shown."""
+        self._count += count
+        self._shown += list(names)[: SHOWN_PLACES - len(self._shown)]
+
+
+def _some(names: Sequence[str]) -> _Names:
+    found = _Names()
+    found.add(names, len(names))
+    return found
+
+
+def _quoted(ids: Iterable[str]) -> list[str]:
+    return [f"'{id}'" for id in ids]
+
+
+Holder = tuple[KeyConfig | Plan, Sequence[str], int]
+"""What keys may, the ids of (the first of) them, and how many there are."""
+
+
+def _holders(config: Config, filed: _Filed) -> Iterator[Holder]:
+    """All keys that can be used; of those in files all with the same plan at once."""
+    yield from ((key, [key.id], 1) for key in config.keys if key.digest is not None)
+    yield from ((use.plan, use.ids, use.count) for use in filed.uses)
 
 
 # --- what is left out, or cannot be used ----------------------------------------------------------
 
 
-def _left_out(config: Config) -> Iterator[str]:
+def _left_out(config: Config, filed: _Filed) -> Iterator[str]:
     for name, upstream in config.upstreams.items():
         if upstream.left_out:
             yield f"upstreams.{name} is left out: its api_keys are empty."
-    empty = [f"'{key.id}'" for key in config.keys if key.digest is None]
+    empty = _some(
+        _quoted([key.id for key in config.keys if key.digest is None] + filed.table.left_out)
+    )
     if empty:
-        verb = "is" if len(empty) == 1 else "are"
-        yield f"keys: {_some(empty)} {verb} left out, without a key or a hash."
+        yield f"keys: {empty} {empty.verb} left out, without a key or a hash."
     weak = [
-        f"'{key.id}'"
+        key.id
         for key in config.keys
         if key.key is not None and 0 < len(key.key.get_secret_value()) < SHORTEST_KEY
     ]
-    if weak:
-        verb = "is" if len(weak) == 1 else "are"
-        yield f"keys: {_some(weak)} {verb} shorter than {SHORTEST_KEY} characters, and can be guessed."
+    short = _some(_quoted(weak + filed.table.weak))
+    if short:
+        yield f"keys: {short} {short.verb} shorter than {SHORTEST_KEY} characters, and can be guessed."
     if not config.models:
         yield "models: there are none, so every call is answered with 404."
 
 
-def _answered_by_none_or_demo(config: Config) -> Iterator[str]:
+def _answered_by_none_or_demo(config: Config, _: _Filed) -> Iterator[str]:
     active = config.active_upstreams
     for name, model in config.models.items():
         if not model.pool:
@@ -146,7 +204,7 @@ def _answered_by_none_or_demo(config: Config) -> Iterator[str]:
             yield f"models.{name} is served by the demo: a canned answer, no model."
 
 
-def _never_reached(config: Config) -> Iterator[str]:
+def _never_reached(config: Config, _: _Filed) -> Iterator[str]:
     for name, model in config.models.items():
         for index, other in enumerate(model.fallback[:-1]):
             if config.models[other].static is not None:
@@ -155,65 +213,70 @@ def _never_reached(config: Config) -> Iterator[str]:
                 break
 
 
-def _match_nothing(config: Config) -> Iterator[str]:
-    useless: dict[str, list[str]] = {}
+def _match_nothing(config: Config, filed: _Filed) -> Iterator[str]:
+    useless: dict[str, _Names] = {}
     matches: dict[str, bool] = {}
-    for key in config.active_keys:
-        for pattern in key.models:
+    for rights, ids, count in _holders(config, filed):
+        for pattern in rights.models:
             if pattern not in matches:
                 matches[pattern] = any(fnmatchcase(model, pattern) for model in config.models)
             if not matches[pattern]:
-                useless.setdefault(pattern, []).append(f"'{key.id}'")
-    for pattern, ids in useless.items():
-        yield f"keys: no model fits '{pattern}' (of {_some(ids)})."
+                useless.setdefault(pattern, _Names()).add(_quoted(ids), count)
+    shown = list(useless.items())[:SHOWN_PATTERNS]
+    for pattern, names in shown:
+        yield f"keys: no model fits '{pattern}' (of {names})."
+    if len(useless) > len(shown):
+        yield f"keys: no model fits {len(useless) - len(shown)} more patterns."
 
 
-def _named_like_a_label(config: Config) -> Iterator[str]:
+def _named_like_a_label(config: Config, filed: _Filed) -> Iterator[str]:
     names = [f"upstreams.{name}" for name in config.upstreams if name in ("none", "static")]
     names += [f"models.{name}" for name in config.models if name == "other"]
     names += [f"keys[{key.id}]" for key in config.keys if key.id == "other"]
+    if filed.table.of_id("other") is not None:
+        names.append("keys[other]")
     if names:
         yield f"{_some(names)}: metrics use this name for something else, too."
 
 
-def _unpriced(config: Config) -> Iterator[str]:
+def _unpriced(config: Config, filed: _Filed) -> Iterator[str]:
     """Money limits over models that cost nothing, as far as the file tells."""
     unpriced = [n for n, model in config.models.items() if model.pool and model.price is None]
-    limited = [
-        key
-        for key in config.active_keys
-        if _has_usd(key.limits)
-        or (key.group is not None and _has_usd(config.groups[key.group].limits))
-    ]
-    patterns = {pattern for key in limited for pattern in key.models}
+    patterns = {
+        pattern
+        for rights, _, _ in _holders(config, filed)
+        if _has_usd(rights.limits)
+        or (rights.group is not None and _has_usd(config.groups[rights.group].limits))
+        for pattern in rights.models
+    }
     found = [n for n in unpriced if any(fnmatchcase(n, pattern) for pattern in patterns)]
     if found:
         names = _some([f"models.{name}" for name in found])
         yield f"{names}: without a price, calls cost nothing and no usd limit stops them."
 
 
-def _has_usd(limits: Limits) -> bool:
+def _has_usd(limits: Limits | FiledLimits) -> bool:
     return limits.usd_per_day is not None or limits.usd_per_month is not None
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - SHOWN_PLACES
-    return ", ".join(names[:SHOWN_PLACES]) + (f" and {more} more" if more > 0 else "")
 
 
 # --- what is not in effect yet --------------------------------------------------------------------
 
 
-def _pending(config: Config) -> Iterator[str]:
+def _pending(config: Config, filed: _Filed) -> Iterator[str]:
     for row in PENDING:
-        places = [
-            place
-            for path in row.paths
-            for place, value, written in _found(config, path.split("."), "", True)
-            if row.asked(value) and (written or not row.if_written)
-        ]
+        places = _Names()
+        for path in row.paths:
+            for place, value, written in _found(config, path.split("."), "", True):
+                if row.asked(value) and (written or not row.if_written):
+                    places.add([place], 1)
+            of_key = path.removeprefix("keys.*.")
+            if of_key != path:
+                value_of = attrgetter(of_key)
+                for use in filed.uses:
+                    if row.asked(value_of(use.plan)):
+                        places.add([f"keys[{id}].{of_key}" for id in use.ids], use.count)
         if places:
-            yield f"{_some(places)}: {row.sentence}"
+            yield f"{places}: {row.sentence}"
 
 
 def _found(

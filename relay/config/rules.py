@@ -8,6 +8,7 @@ elsewhere. A value of the wrong type is passed over here, its type reports it. A
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -172,6 +173,45 @@ def _digest(key: Mapping[str, Any], base: Path) -> tuple[str, str | None]:
     return "key", hashlib.sha256(secret.encode()).hexdigest() if secret else None
 
 
+class KnownKeys(NamedTuple):
+    """What the rest of the file holds that keys in `key_files` must fit to."""
+
+    base: Path
+    """`file:` secrets are relative to it."""
+    groups: list[str]
+    ids: dict[str, str]
+    """Ids under `keys`, and where they stand."""
+    digests: dict[bytes, str]
+    """SHA-256 of the keys there, likewise."""
+
+
+def known_keys(data: Any, base: Path) -> KnownKeys:
+    known = KnownKeys(base, _names(data, "groups"), {}, {})
+    for index, key in _entries(data, "keys"):
+        place = f"keys[{index}]"
+        name, (_, digest) = _text(key, "id"), _digest(key, base)
+        if name is not None:
+            known.ids.setdefault(name, place)
+        if digest is not None and re.fullmatch("[0-9a-f]{64}", digest):
+            known.digests.setdefault(bytes.fromhex(digest), place)
+    return known
+
+
+def key_files(data: Any) -> Iterator[tuple[int, str]]:
+    """Where each is named, and its name."""
+    for index, name in _items(data, "key_files"):
+        if isinstance(name, str) and name.strip():
+            yield index, name
+
+
+def _key_files_differ(data: Any, base: Path) -> Iterator[Problem]:
+    seen: dict[Path, int] = {}
+    for index, name in key_files(data):
+        first = seen.setdefault((base / name).resolve(), index)
+        if first != index:
+            yield Problem(("key_files", index), f"is the same file as key_files[{first}]")
+
+
 def _groups_exist(data: Any, _: Path) -> Iterator[Problem]:
     known = _names(data, "groups")
     for index, key in _entries(data, "keys"):
@@ -210,6 +250,7 @@ RULES: Final[tuple[Callable[[Any, Path], Iterator[Problem]], ...]] = (
     _fallbacks_end,
     _keys_differ,
     _groups_exist,
+    _key_files_differ,
     _listeners_are_safe,
 )
 

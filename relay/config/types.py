@@ -64,6 +64,9 @@ _PLACEHOLDER: Final = re.compile(
     re.IGNORECASE,
 )
 
+_HINTS: Final = ("your", "here", "change", "replace", "placeholder", "xxx", "***", "...", "<")
+"""What has none of these is no placeholder."""
+
 
 def read_path(value: Any, info: ValidationInfo) -> Path:
     if not isinstance(value, Path) and (not isinstance(value, str) or not value.strip()):
@@ -95,24 +98,37 @@ def secret_text(value: str, base: Path) -> str:
     return text
 
 
+def is_sendable(text: str) -> bool:
+    """Whether a text can be a token in a header: ASCII signs, none of them a blank."""
+    return text.isascii() and text.isprintable() and " " not in text
+
+
+def is_placeholder(text: str) -> bool:
+    """Whether it stands for a key that somebody forgot to put there."""
+    # Of a hundred thousand keys none is one: the pattern alone would take half a second.
+    if text.isascii() and not any(map(text.lower().__contains__, _HINTS)):
+        return False
+    return _PLACEHOLDER.fullmatch(text) is not None
+
+
 def read_secret(value: Any, info: ValidationInfo) -> SecretStr:
     """A text that may be empty (its variable is), and goes into a header as it stands."""
     if isinstance(value, SecretStr):
         return value
     text = secret_text(expect_text(value, "is not text: put it in quotes"), _base(info))
-    if not all("!" <= sign <= "~" for sign in text):
+    if text and not is_sendable(text):
         raise ValueError("is no key: spaces and signs beyond ASCII cannot be sent")
     return SecretStr(text)
 
 
 def refuse_placeholder(secret: SecretStr) -> SecretStr:
-    if _PLACEHOLDER.fullmatch(secret.get_secret_value()):
+    if is_placeholder(secret.get_secret_value()):
         raise ValueError("is a placeholder: put the real one here")
     return secret
 
 
 def refuse_known(secret: SecretStr) -> SecretStr:
-    if _PLACEHOLDER.fullmatch(secret.get_secret_value()):
+    if is_placeholder(secret.get_secret_value()):
         raise ValueError("is a placeholder that others know: `relay keys new` makes a good one")
     return secret
 

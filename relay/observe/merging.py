@@ -6,7 +6,7 @@ goes back because of it. Labels are those of the live configuration, as in one p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 
 from relay.observe.exposition import Buckets, Labels, Seen, Snapshot
 from relay.observe.families import FAMILIES, PROCESS_FAMILIES, Family
@@ -40,7 +40,7 @@ class Merging:
         self._base = base or Snapshot({}, {})
         self._models: frozenset[str] = frozenset()
         self._upstreams: frozenset[str] = frozenset()
-        self._keys: frozenset[str] = frozenset()
+        self._keys: Container[str] = ()
         self._shown: set[str] = set()
         """Keys with a label of their own: those seen first."""
 
@@ -50,13 +50,13 @@ class Merging:
         return self._base
 
     def configure(
-        self, models: Collection[str], upstreams: Collection[str], keys: Collection[str]
+        self, models: Collection[str], upstreams: Collection[str], keys: Container[str]
     ) -> None:
         """These are the names that labels may have from now on."""
         self._models = frozenset({*models, OTHER})
         self._upstreams = frozenset({*upstreams, OTHER, NO_UPSTREAM, STATIC})
-        self._keys = frozenset({*keys, OTHER})
-        self._shown &= self._keys
+        self._keys = keys
+        self._shown = {key for key in self._shown if key in keys}
 
     def fold(self, last: Snapshot) -> None:
         """A process has died: its counters stay, its gauges go with it."""
@@ -110,7 +110,7 @@ class Merging:
             elif name == "upstream":
                 known = value in self._upstreams
             else:
-                known = name != "key" or value in self._keys
+                known = name != "key" or value == OTHER or value in self._keys
             if not known:
                 return None
         return labels

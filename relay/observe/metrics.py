@@ -7,7 +7,7 @@ thread. A snapshot is plain numbers, so that those of several processes can be a
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable
 from itertools import islice
 from typing import Protocol
 
@@ -114,7 +114,7 @@ class Metrics:
         self,
         models: Collection[str],
         upstreams: Collection[str],
-        keys: Collection[str],
+        keys: Container[str],
         slow_first_token: float,
     ) -> None:
         """A configuration came into effect: these are the names that may become labels from now on.

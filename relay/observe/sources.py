@@ -65,8 +65,7 @@ class Seen(Sources):
         return self._gate.iter_ratios(monotonic(), time())
 
     def key_expiries(self) -> Iterable[tuple[str, float]]:
-        by_id = self._snapshot().principals.by_id
-        return [(p.id, p.expires) for p in by_id.values() if p.expires is not None]
+        return self._snapshot().principals.expiries()
 
     def retry_budget_empty(self) -> Iterable[tuple[str, int]]:
         return [(name, memory.budget_empty) for name, memory in self._memory.routes.items()]

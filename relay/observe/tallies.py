@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Container
 
 from relay.observe.exposition import Buckets, Labels, Seen
 from relay.observe.families import (
@@ -186,20 +186,22 @@ class Tallies:
         self,
         models: Collection[str],
         upstreams: Collection[str],
-        keys: Collection[str],
+        keys: Container[str],
         slow_first_token: float,
     ) -> None:
         """What the configuration no longer names is forgotten; new edges start the TTFT histograms anew."""
         self._models = frozenset(models)
         self._upstreams = frozenset(upstreams) | {NO_UPSTREAM, STATIC}
-        self._forget(self._models | {OTHER}, self._upstreams | {OTHER}, {*keys, OTHER})
+        self._forget(self._models | {OTHER}, self._upstreams | {OTHER}, keys)
         edges = tuple(sorted({*TTFT_EDGES, slow_first_token}))
         if edges != self._ttft_edges:
             self._ttft_edges = edges
             for tally in self._pairs.values():
                 tally.ttft = Histogram(edges)
 
-    def _forget(self, models: frozenset[str], upstreams: frozenset[str], keys: set[str]) -> None:
+    def _forget(
+        self, models: frozenset[str], upstreams: frozenset[str], keys: Container[str]
+    ) -> None:
         """Keeps what is about the names given."""
         requests, pairs, attempts = self._requests, self._pairs, self._attempts
         for call in [c for c in requests if not (c[1] in models and c[2] in upstreams)]:
@@ -212,7 +214,7 @@ class Tallies:
             del self._fallbacks[step]
         for upstream in [u for u in self._queues if u not in upstreams]:
             del self._queues[upstream]
-        for key in [k for k in self._keys if k not in keys]:
+        for key in [k for k in self._keys if k != OTHER and k not in keys]:
             del self._keys[key]
 
     # -- asked by a scrape --

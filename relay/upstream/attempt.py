@@ -19,6 +19,7 @@ from relay.records import AttemptRecord
 from relay.sse import MAX_EVENT, Event, EventSplitter, EventTooLong, Kind, classify
 from relay.timers import NEVER, Wheel
 from relay.upstream import failures
+from relay.upstream.connections import Connections
 from relay.upstream.dial import Dialer
 from relay.upstream.encoding import BadCoding, Inflater
 from relay.upstream.endpoint import Endpoint
@@ -26,7 +27,7 @@ from relay.upstream.failures import Failure, Scrubber
 from relay.upstream.headers import ResponseHead
 from relay.upstream.plain import judge
 from relay.upstream.pool import Member
-from relay.upstream.wire import Connection, Connections
+from relay.upstream.wire import Connection
 from relay.usage import Usage
 
 MAX_HELD = 1024 * 1024
@@ -215,9 +216,9 @@ class Attempt:
         request = self._request
         head = self.member.endpoint.request_head
         body = request.body
-        connection.send(
-            self, b"%b%bcontent-length: %d\r\n\r\n" % (head, request.forward, len(body)), body
-        )
+        length = str(len(body)).encode()
+        whole = b"".join((head, request.forward, b"content-length: ", length, b"\r\n\r\n"))
+        connection.send(self, whole, body)
 
     # -- wire.Receiver --
 
@@ -322,16 +323,17 @@ class Attempt:
             kind = event.kind
             if commit:
                 self._events.append(event)
-            elif kind is Kind.ERROR:
+            elif kind == Kind.ERROR:
                 self._fail(failures.from_error_object(event.error, self._scrub, wall=time()))
                 return
-            elif kind is not Kind.COMMENT:
+            elif kind != Kind.COMMENT:
                 # Comments end here: they are the upstream's way of saying that nothing has happened yet.
                 self._events.append(event)
                 commit = kind in COMMITS
         if commit:
             self._commit()
-            self._owner.stream_committed(self, self._events)
+            events, self._events = self._events, []  # we live as long as the stream, they do not
+            self._owner.stream_committed(self, events)
 
     def _hold(self, data: bytes) -> None:
         self._body.append(data)
@@ -346,7 +348,8 @@ class Attempt:
                 self._fail(failures.encoded())
         elif self._held > MAX_HELD:
             self._commit()
-            self._owner.answer_large(self, b"".join(self._body))
+            body, self._body = b"".join(self._body), []
+            self._owner.answer_large(self, body)
 
     def _judge_body(self) -> None:
         """The body is whole: an answer, an error, or neither."""

@@ -4,7 +4,7 @@ A strategy is given members whose weights are above zero and returns one that is
 call, or None. Rules that hold here:
 - `weight` is the share of traffic; a member that cannot take its turn leaves it to the others in their proportion;
 - what is drawn is looked at first and the whole tier only when that does not do, so that a pick costs the same for two
-  members as for two hundred (`prefix` asks each for its score; it cannot do otherwise).
+  members as for two hundred; `prefix` remembers who comes first, and how much the tier has to do.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
-from heapq import heapify, heapreplace
+from heapq import heapify, heapreplace, nsmallest
 from itertools import accumulate
-from math import ceil, lcm, log
+from math import ceil, inf, lcm, log
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,12 @@ EXPLORE = 0.05
 BOUND = 1.25
 """`prefix`: a member takes up to this times its share of the load before calls go elsewhere."""
 
+PLACES = 2**15
+"""`prefix`: prefixes that differ share one of so many places; of 200 members each has the first rank at about 160."""
+RANKED = 4
+"""Members remembered for a place. Only if none of them will do, all are asked."""
+COUNTED = 0.01
+"""Seconds for which the load of a tier is not counted anew; what is picked meanwhile is added."""
 
 _64_BITS = 2**64 - 1
 
@@ -68,7 +74,7 @@ _Turn = tuple[int, int, int, "Member"]
 class Tier:
     """The members of one tier of a pool. Remembers whose turn it is; lives as long as its snapshot."""
 
-    __slots__ = ("draw", "members", "turns")
+    __slots__ = ("_counted_at", "_load", "_ranks", "_weight", "draw", "members", "turns")
 
     def __init__(self, members: Sequence[Member]) -> None:
         self.members = tuple(members)
@@ -80,6 +86,11 @@ class Tier:
         ]
         """A heap: in every circle each member has as many turns as its weight, evenly spread."""
         heapify(self.turns)
+        self._ranks: dict[int, tuple[Member, ...]] = {}
+        self._counted_at = -inf
+        self._load = 0
+        self._weight = 0
+        """Of the members that can be used."""
 
     def usable(self, now: float, tried: Collection[Member]) -> list[Member]:
         return [m for m in self.members if m not in tried and m.usable(now)]
@@ -93,6 +104,24 @@ class Tier:
             return pair
         left = self.usable(now, tried)
         return Draw(left).two(rng) if left else None
+
+    def ranked(self, place: int) -> tuple[Member, ...]:
+        """The first members for a place, by rendezvous hashing."""
+        ranks = self._ranks.get(place)
+        if ranks is None:
+            ranks = tuple(nsmallest(RANKED, self.members, key=lambda m: _distance(place, m)))
+            self._ranks[place] = ranks
+        return ranks
+
+    def fair_share(self, now: float) -> float:
+        """Calls for each unit of weight if all members that can be used had their part, with the one to come."""
+        if not 0 <= now - self._counted_at < COUNTED:
+            usable = self.usable(now, ())
+            self._load = sum(member.endpoint.inflight for member in usable)
+            self._weight = sum(member.weight for member in usable)
+            self._counted_at = now
+        self._load += 1
+        return self._load / self._weight if self._weight else 0.0
 
 
 Strategy = Callable[[Tier, float, Collection["Member"], bytes | None, Random], "Member | None"]
@@ -165,27 +194,28 @@ def by_prefix(
 ) -> Member | None:
     """Rendezvous hashing with bounded loads: equal prefixes meet at one member, whose cache knows them.
 
-    Nothing is remembered: a detour around a member that is loaded, away or tried ends when the reason does.
+    A prefix keeps its place: a detour around a member that is loaded, away or tried ends when the reason does.
     """
     if prefix is None:
         return least_inflight(tier, now, tried, None, rng)
+    place = int.from_bytes(blake2b(prefix, digest_size=8).digest(), "big") % PLACES
+    share = BOUND * tier.fair_share(now)
+    for member in tier.ranked(place):
+        room = member.endpoint.inflight < ceil(share * member.weight)
+        if room and member not in tried and member.usable(now):
+            return member
     left = tier.usable(now, tried)
-    if not left:
-        return None
-    point = int.from_bytes(blake2b(prefix, digest_size=8).digest(), "big")
-    load = 1 + sum(member.endpoint.inflight for member in left)
-    share = BOUND * load / sum(member.weight for member in left)
-    # Not all can be at their bound: together the bounds exceed the load.
+    # Not all can be at their bound, for together the bounds exceed the load; but it was counted a moment ago.
     within = [m for m in left if m.endpoint.inflight < ceil(share * m.weight)]
-    return min(within, key=lambda member: _distance(point, member))
+    return min(within or left, key=lambda member: _distance(place, member), default=None)
 
 
-def _distance(point: int, member: Member) -> float:
+def _distance(place: int, member: Member) -> float:
     """An exponentially distributed number with the weight as its rate: the least of them is chosen by weight.
 
     Mixed by the finaliser of SplitMix64; the hash of a tuple is no mixer, and that of bytes differs by process.
     """
-    mixed = point ^ member.endpoint.seed
+    mixed = place ^ member.endpoint.seed
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58_476D_1CE4_E5B9) & _64_BITS
     mixed = ((mixed ^ (mixed >> 27)) * 0x94D0_49BB_1331_11EB) & _64_BITS
     return -log(((mixed ^ (mixed >> 31)) + 1) / 2**64) / member.weight

@@ -7,28 +7,11 @@ from __future__ import annotations
 
 import msgspec
 
+from relay.shapes import Answer, StrangeAnswer, decode_answer, decode_strange_answer
 from relay.upstream import failures
 from relay.upstream.failures import Failure, Scrubber
 from relay.upstream.headers import ResponseHead
-from relay.usage import ChatUsage, Usage, read_usage
-
-
-class _Answer(msgspec.Struct, gc=False):
-    error: object = None
-    usage: ChatUsage | None = None
-    choices: msgspec.Raw = msgspec.Raw()
-
-
-class _StrangeAnswer(msgspec.Struct, gc=False):
-    """The same, with a usage of any shape."""
-
-    error: object = None
-    usage: object = None
-    choices: msgspec.Raw = msgspec.Raw()
-
-
-_decode = msgspec.json.Decoder(_Answer).decode
-_decode_strange = msgspec.json.Decoder(_StrangeAnswer).decode
+from relay.usage import Usage, read_usage
 
 
 def judge(
@@ -43,15 +26,15 @@ def judge(
         return failures.from_status(head.status, head.headers, body, scrub, wall)
     if head.content_type == b"text/event-stream":
         return failures.bad_content_type()
-    answer: _Answer | _StrangeAnswer
+    answer: Answer | StrangeAnswer
     usage: Usage | None = None
     try:
         try:
-            answer = _decode(body)
+            answer = decode_answer(body)
             if answer.usage is not None:
                 usage = answer.usage.believed()
         except msgspec.ValidationError:
-            answer = _decode_strange(body)
+            answer = decode_strange_answer(body)
             usage = read_usage(answer.usage)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         cut = head.content_type.endswith(b"json") and body.strip()

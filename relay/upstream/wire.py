@@ -11,19 +11,29 @@ back into the pool clean or is closed. Rules that hold here:
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from relay.chunked import SIZES, BadFraming, Chunked, size_of, whole_events
 from relay.upstream.headers import MAX_HEAD, ResponseHead, parse_head
+from relay.upstream.sips import SIP, Sips
+
+if TYPE_CHECKING:
+    from relay.upstream.connections import Connections
 
 MAX_INFORMATIONAL = 16
 """1xx heads before the answer."""
+STALE_WITHIN = 2.0
+"""Seconds after a request in which a kept connection that breaks without a byte was closed before the request: round
+trips of a far upstream, and a lost packet. Any later, the upstream had the request and may have worked on it."""
 ONE_WRITE = 65536
 """Bytes up to which head and body are joined for one write."""
 
-_HEAD, _CHUNKED, _LENGTH, _UNTIL_CLOSE, _IDLE, _CLOSED = range(6)
+_HEAD: Final = 0
+_CHUNKED: Final = 1
+_LENGTH: Final = 2
+_UNTIL_CLOSE: Final = 3
+_IDLE: Final = 4
+_CLOSED: Final = 5
 
 
 class Receiver(Protocol):
@@ -55,6 +65,7 @@ class Connection(asyncio.Protocol):
         "_chunked",
         "_informational",
         "_left",
+        "_sipping",
         "_state",
         "born",
         "idle_since",
@@ -75,11 +86,13 @@ class Connection(asyncio.Protocol):
         self._chunked: Chunked | None = None
         self._left = 0
         self._informational = 0
+        self._sipping = False
         self.keep_alive = False
         self.paused = False
         self.used = 0
         self.born = now
         self.idle_since = now
+        """Or, while it is in use, since when it was."""
 
     def send(self, receiver: Receiver, head: bytes, body: bytes) -> None:
         """Sends one request. The answer is reported to `receiver`."""
@@ -95,6 +108,11 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.write(head)
             self.transport.write(body)
+
+    @property
+    def idle(self) -> bool:
+        """Ready for a request."""
+        return self._state == _IDLE
 
     def close(self) -> None:
         """Cancels whatever is running: the upstream sees the connection go, the receiver hears nothing."""
@@ -126,10 +144,16 @@ class Connection(asyncio.Protocol):
             receiver = self.receiver
             if self._state == _CHUNKED and self._chunked is None and receiver is not None:
                 # One whole chunk a segment is what nearly every event of nearly every upstream is.
-                eol = data.find(b"\r\n", 0, 10)
+                if data[3:5] == b"\r\n":
+                    eol = 3
+                elif data[2:4] == b"\r\n":
+                    eol = 2
+                else:
+                    eol = data.find(b"\r\n", 0, 10)
                 line = data[:eol]
                 size = SIZES.get(line) or size_of(line)
-                if size and len(data) == eol + 4 + size and data.endswith(b"\r\n"):
+                fits = size and size <= SIP and len(data) == eol + 4 + size
+                if fits and data.endswith(b"\r\n"):
                     receiver.chunks(data, eol + 2)
                     return
             self._take(data)
@@ -139,6 +163,9 @@ class Connection(asyncio.Protocol):
 
     def _take(self, data: bytes) -> None:
         receiver = self.receiver
+        if len(data) > SIP and not self._sipping:
+            self._sipping = True
+            self.transport.set_protocol(Sips(self))
         if self._state == _CHUNKED and receiver is not None:
             if self._chunked is None:
                 first = whole_events(data)
@@ -168,8 +195,9 @@ class Connection(asyncio.Protocol):
         if receiver is None:
             return
         if state == _HEAD:
-            fresh = not self.used or self._buffer or self._informational
-            receiver.lost("reset_before_headers" if fresh else "stale_conn")
+            answered = self._buffer or self._informational
+            stale = self.used and not answered and self.pool.since(self.idle_since) < STALE_WITHIN
+            receiver.lost("stale_conn" if stale else "reset_before_headers")
         elif state == _UNTIL_CLOSE and exc is None:
             receiver.ended(True)
         elif state in (_CHUNKED, _LENGTH, _UNTIL_CLOSE):
@@ -292,73 +320,7 @@ class Connection(asyncio.Protocol):
             self.close()
         else:
             self._state = _IDLE
+            if self._sipping:
+                self._sipping = False
+                self.transport.set_protocol(self)
             self.pool.put(self)
-
-
-class Connections:
-    """The connections of one endpoint: those that are idle, freshest last. Lives as long as its endpoint."""
-
-    __slots__ = ("_clock", "_idle", "max_age", "max_idle", "open", "report")
-
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        max_idle: float,
-        max_age: float,
-        report: Callable[[BaseException], None],
-    ) -> None:
-        self.report = report
-        """Is told of bugs of ours that a receiver ran into; its call fails, the others go on."""
-        self._clock = loop.time
-        self._idle: deque[Connection] = deque()
-        self.max_idle = max_idle
-        """Seconds; below the upstream's own, so that we are the one who closes (uvicorn: 5 s)."""
-        self.max_age = max_age
-        """Seconds; so that a changed DNS answer is found."""
-        self.open: set[Connection] = set()
-
-    def take(self, now: float) -> Connection | None:
-        """The freshest idle connection that is still good, or None."""
-        idle = self._idle
-        while idle:
-            connection = idle.pop()
-            if connection._state != _IDLE:
-                continue
-            transport = connection.transport
-            if (
-                now - connection.idle_since > self.max_idle
-                or now - connection.born > self.max_age
-                or transport.is_closing()
-            ):
-                connection.close()
-                continue
-            return connection
-        return None
-
-    def made(self, connection: Connection) -> None:
-        self.open.add(connection)
-
-    def put(self, connection: Connection) -> None:
-        """Takes back a connection that is ready for another request."""
-        connection.idle_since = self._clock()
-        connection.resume()
-        self._idle.append(connection)
-
-    def forget(self, connection: Connection) -> None:
-        self.open.discard(connection)
-
-    def trim(self, now: float) -> None:
-        """Closes what has been idle or alive too long; the oldest stand first."""
-        idle = self._idle
-        while idle:
-            oldest = idle[0]
-            if oldest._state == _IDLE and now - oldest.idle_since <= self.max_idle:
-                return
-            idle.popleft()
-            if oldest._state == _IDLE:
-                oldest.close()
-
-    def close(self) -> None:
-        """Closes the idle ones; those in use end with their calls."""
-        while self._idle:
-            self._idle.pop().close()

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import uvloop
 from aiohttp import web
 
-from relay import admin, banner, process
+from relay import admin, banner, process, reload
 from relay.admission.authority import Authority
+from relay.admission.principals import Principals
 from relay.config.model import Config
 from relay.health import BEAT
 from relay.observe import logs
 from relay.snapshot import Demo, Memory, Snapshot
+from relay.timers import TICK
 from relay.upstream.endpoint import Directory
 from relay.upstream.shares import limits_of
 from relay.workers import child
@@ -56,7 +59,7 @@ class Hub:
         self._runner: web.AppRunner | None = None
         self._beat: asyncio.TimerHandle | None = None
         loop.set_exception_handler(process.log_loop)
-        self.apply(snapshot, seat.board.accepted())
+        self._follow(seat.board.accepted())
 
     @property
     def config(self) -> Config:
@@ -110,17 +113,28 @@ class Hub:
 
     # -- configuration --
 
-    def compile(self, config: Config) -> Snapshot:
-        return Snapshot(config, self._memory, self._demo)
+    def compile(self, config: Config, principals: Principals | None = None) -> Snapshot:
+        return Snapshot(config, self._memory, self._demo, principals)
 
-    def apply(self, snapshot: Snapshot, source: bytes | None) -> None:
-        """Makes a configuration the one in force here; `source` is its text where a reload has brought it."""
+    def apply(self, snapshot: Snapshot, source: bytes | None) -> Callable[[reload.Breathe], None]:
+        """Makes a new configuration the one in force here; `source` is its text where a reload has brought it."""
+        old, self._snapshot = self._snapshot, snapshot
+        purses = self._authority.reload(snapshot.principals, snapshot.config.groups)
+        self._catch_up()
+        if source is not None:
+            self._seat.board.accept(source)
+        self._follow(source)
+        return partial(reload.let_go, old.principals, old.config.filed, purses)
+
+    def _catch_up(self) -> None:
+        """Limits of keys that have not called since the reload follow it, some at a time."""
+        if self._authority.gate.catch_up():
+            self._loop.call_later(TICK, self._catch_up)
+
+    def _follow(self, source: bytes | None) -> None:
+        """Everything here is as the configuration in force says."""
+        snapshot = self._snapshot
         config = snapshot.config
-        if snapshot is not self._snapshot:
-            self._authority.reload(snapshot.principals, config.groups)
-            self._snapshot = snapshot
-            if source is not None:
-                self._seat.board.accept(source)
         endpoints = [e for group in snapshot.endpoints.values() for e in group]
         self._memory.directory.keep(endpoints)
         self.members.follow(config.digest, source)

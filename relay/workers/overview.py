@@ -52,7 +52,7 @@ class Overview(Sources):
         self._configuration = configuration
         config = configuration.config
         models, upstreams = list(configuration.routes), list(config.upstreams)
-        keys = list(configuration.principals.by_id)
+        keys = configuration.principals
         self.metrics.configure(models, upstreams, keys, config.observability.slow_first_token)
         self.metrics.reloaded(successful=True, wall=time())
         self._merging.configure(models, upstreams, keys)
@@ -139,8 +139,7 @@ class Overview(Sources):
         return self._members.authority.gate.iter_ratios(monotonic(), time())
 
     def key_expiries(self) -> Iterable[tuple[str, float]]:
-        by_id = self._configuration.principals.by_id
-        return [(p.id, p.expires) for p in by_id.values() if p.expires is not None]
+        return self._configuration.principals.expiries()
 
     def upstream_inflight(self) -> Iterable[tuple[str, int, int | None]]:
         return [(name, 0, self._limit(name)) for name in self._configuration.endpoints]

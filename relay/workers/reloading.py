@@ -12,7 +12,8 @@ from collections.abc import Callable
 from time import time
 from typing import Protocol
 
-from relay.app import difference
+from relay import reload
+from relay.admission.principals import Principals
 from relay.config import file
 from relay.config.model import Config
 from relay.observe import logs
@@ -37,11 +38,11 @@ class Subject(Protocol):
     @property
     def config(self) -> Config: ...
 
-    def compile(self, config: Config) -> Snapshot:
-        """Raises ValueError for what cannot be."""
+    def compile(self, config: Config, principals: Principals) -> Snapshot:
+        """Raises OSError or ValueError for what cannot be."""
 
-    def apply(self, snapshot: Snapshot, source: bytes | None) -> None:
-        """It is in effect in the hub."""
+    def apply(self, snapshot: Snapshot, source: bytes | None) -> Callable[[reload.Breathe], None]:
+        """It is in effect in the hub. Returns how to let go of what it replaces."""
 
 
 class Reloading:
@@ -52,6 +53,7 @@ class Reloading:
         self._task: asyncio.Task[None] | None = None
         self._again = False
         self._number = 0
+        self._pace = reload.Pace()
 
     def ask(self) -> None:
         if self._task is None:
@@ -61,6 +63,7 @@ class Reloading:
 
     async def close(self) -> None:
         self._again = False
+        self._pace.hurry()
         if self._task is not None:
             await self._task
 
@@ -77,17 +80,18 @@ class Reloading:
 
     async def _reload(self) -> list[str]:
         """The faults that kept everything as it was."""
-        subject = self._subject
+        subject, pace = self._subject, self._pace
         old = subject.config
         try:
             source = await asyncio.to_thread(file.read, old.path)
-            new = await asyncio.to_thread(file.loads, source, os.environ, old.path)
-            if old.models and not new.models:
-                # A file that an editor has emptied before it writes it, more likely than an end of all service.
-                raise file.ConfigErrors([file.Fault(str(old.path), 0, 0, "has no models left")])
-            snapshot = subject.compile(new)
         except file.ConfigErrors as error:
             return [str(fault) for fault in error.faults]
+        made = await asyncio.to_thread(reload.prepare, old, os.environ, pace, source)
+        if isinstance(made, list):
+            return made
+        new = made.config
+        try:
+            snapshot = subject.compile(new, made.principals)
         except (OSError, ValueError) as error:
             return [f"{old.path.name}: {type(error).__name__}"]
         self._number += 1
@@ -95,11 +99,12 @@ class Reloading:
         if faults:
             subject.members.tell(Abandon(self._number))
             return faults
-        subject.apply(snapshot, source)
+        over = subject.apply(snapshot, source)
         await self._commit(source)
-        log.info(
-            "reloaded", digest=new.digest[:12], notices=list(new.notices), **difference(old, new)
-        )
+        digest, notices = new.digest[:12], list(new.notices)
+        log.info("reloaded", digest=digest, notices=notices, **made.difference)
+        del made, old
+        await asyncio.to_thread(over, pace)
         return []
 
     async def _prepare(self, source: bytes, digest: str) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from relay.app import BACKLOG
 from relay.banner import written
 from relay.config.values import Listen
+from relay.listener import bound_unsent
 
 ADMIN_BACKLOG = 128
 
@@ -70,6 +71,7 @@ def _bound(family: socket.AddressFamily, place: tuple[str, int], *, shared: bool
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            bound_unsent(made)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         made.bind(place)

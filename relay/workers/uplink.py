@@ -71,8 +71,8 @@ class Subject(Protocol):
     async def prepare(self, source: bytes) -> tuple[str, list[str]]:
         """Reads a configuration to come: its digest, or its faults."""
 
-    def commit(self) -> None:
-        """What was prepared is in effect."""
+    async def commit(self) -> None:
+        """What was prepared is in effect at once; what it replaces is let go in its time."""
 
     def judged(self, note: Judged) -> None:
         """Another worker was told to stay away from an upstream."""
@@ -221,8 +221,7 @@ class Uplink:
             self._run(self._prepare, note)
         elif isinstance(note, Commit):
             if note.reload == self._prepared:
-                self._subject.commit()
-                self.say(Committed(note.reload))
+                self._run(self._commit, note)
         else:
             self._prepared = 0
 
@@ -233,6 +232,10 @@ class Uplink:
         digest, faults = await self._subject.prepare(note.source)
         self._prepared = 0 if faults else note.reload
         self.say(Prepared(note.reload, digest, faults))
+
+    async def _commit(self, note: Commit) -> None:
+        await self._subject.commit()
+        self.say(Committed(note.reload))
 
     # -- clocks --
 

@@ -9,11 +9,10 @@ from collections.abc import Callable
 import uvloop
 from aiohttp import web
 
-from relay import process
+from relay import process, reload
 from relay.admission.gate import Gate
 from relay.admission.remote import RemoteGate
 from relay.app import BACKLOG, Relay, log_state
-from relay.config import file
 from relay.config.model import Config
 from relay.observe import logs
 from relay.observe.accesslog import AccessLog
@@ -45,7 +44,7 @@ class Worker(Relay):
         self._seat = seat
         self._health.draining = seat.board.is_draining
         self._shares = self._proxy.shares = Shares()
-        self._next: Snapshot | None = None
+        self._next: reload.Prepared | None = None
         """Prepared, and not in effect yet."""
         self._admitted = asyncio.Event()
         self.serving = False
@@ -86,35 +85,35 @@ class Worker(Relay):
         self._stopping.set()
 
     async def _close(self) -> None:
+        self._pace.hurry()
         await super()._close()
         await self._uplink.close()
 
-    def _apply(self, snapshot: Snapshot) -> None:
-        super()._apply(snapshot)
-        self._shares.configure(e for group in snapshot.endpoints.values() for e in group)
+    def _apply(self, snapshot: Snapshot) -> Callable[[reload.Breathe], None]:
+        over = super()._apply(snapshot)
+        self._shares.configure([e for group in snapshot.endpoints.values() for e in group])
+        return over
 
     # -- what the hub says --
 
     async def welcomed(self, source: bytes | None) -> None:
         if source is not None:
             await self.prepare(source)
-            self.commit()
+            await self.commit()
         self._admitted.set()
 
     async def prepare(self, source: bytes) -> tuple[str, list[str]]:
-        try:
-            config = await asyncio.to_thread(file.loads, source, os.environ, self._config.path)
-            self._next = Snapshot(config, self._memory, self._demo)
-        except file.ConfigErrors as error:
-            return "", [str(fault) for fault in error.faults]
-        except (OSError, ValueError) as error:
-            return "", [f"{self._config.path.name}: {type(error).__name__}"]
-        return config.digest, []
+        made = await asyncio.to_thread(reload.prepare, self._config, os.environ, self._pace, source)
+        if isinstance(made, list):
+            return "", made
+        self._next = made
+        return made.config.digest, []
 
-    def commit(self) -> None:
-        snapshot, self._next = self._next, None
-        if snapshot is not None:
-            self._apply(snapshot)
+    async def commit(self) -> None:
+        made, self._next = self._next, None
+        if made is not None:
+            snapshot = Snapshot(made.config, self._memory, self._demo, made.principals)
+            await asyncio.to_thread(self._apply(snapshot), self._pace)
 
     def counted(self) -> tuple[Numbers, list[str]]:
         self._batch.flush()

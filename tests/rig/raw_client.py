@@ -131,8 +131,9 @@ class RawClient:
 
         `source` is the address to come from, such as another one of the loopback's.
         """
-        sock = socket.socket()
-        sock.bind((source, 0))
+        sock = socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET)
+        if source:
+            sock.bind((source, 0))
         sock.setblocking(False)
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
