@@ -98,6 +98,7 @@ class Reloading:
         faults = await self._prepare(source, new.digest)
         if faults:
             subject.members.tell(Abandon(self._number))
+            await asyncio.to_thread(reload.let_go, made.principals, new.filed, {}, pace)
             return faults
         over = subject.apply(snapshot, source)
         await self._commit(source)

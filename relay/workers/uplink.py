@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol
 
 import msgspec
@@ -71,8 +71,11 @@ class Subject(Protocol):
     async def prepare(self, source: bytes) -> tuple[str, list[str]]:
         """Reads a configuration to come: its digest, or its faults."""
 
-    async def commit(self) -> None:
-        """What was prepared is in effect at once; what it replaces is let go in its time."""
+    def commit(self) -> Callable[[], Awaitable[None]]:
+        """What was prepared is in effect. Returns how to let go of what it replaces, which takes its time."""
+
+    async def abandon(self) -> None:
+        """What was prepared is not wanted."""
 
     def judged(self, note: Judged) -> None:
         """Another worker was told to stay away from an upstream."""
@@ -224,6 +227,7 @@ class Uplink:
                 self._run(self._commit, note)
         else:
             self._prepared = 0
+            self._run(self._subject.abandon)
 
     async def _welcome(self, note: Welcome) -> None:
         await self._subject.welcomed(note.source)
@@ -234,8 +238,9 @@ class Uplink:
         self.say(Prepared(note.reload, digest, faults))
 
     async def _commit(self, note: Commit) -> None:
-        await self._subject.commit()
+        let_go = self._subject.commit()
         self.say(Committed(note.reload))
+        await let_go()
 
     # -- clocks --
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import uvloop
 from aiohttp import web
@@ -99,7 +100,7 @@ class Worker(Relay):
     async def welcomed(self, source: bytes | None) -> None:
         if source is not None:
             await self.prepare(source)
-            await self.commit()
+            await self.commit()()
         self._admitted.set()
 
     async def prepare(self, source: bytes) -> tuple[str, list[str]]:
@@ -109,11 +110,19 @@ class Worker(Relay):
         self._next = made
         return made.config.digest, []
 
-    async def commit(self) -> None:
+    def commit(self) -> Callable[[], Awaitable[None]]:
+        made, self._next = self._next, None
+        if made is None:
+            return partial(asyncio.sleep, 0)
+        snapshot = Snapshot(made.config, self._memory, self._demo, made.principals)
+        return partial(asyncio.to_thread, self._apply(snapshot), self._pace)
+
+    async def abandon(self) -> None:
         made, self._next = self._next, None
         if made is not None:
-            snapshot = Snapshot(made.config, self._memory, self._demo, made.principals)
-            await asyncio.to_thread(self._apply(snapshot), self._pace)
+            await asyncio.to_thread(
+                reload.let_go, made.principals, made.config.filed, {}, self._pace
+            )
 
     def counted(self) -> tuple[Numbers, list[str]]:
         self._batch.flush()
