@@ -68,7 +68,10 @@ class Merging:
         self._base = Snapshot(values, buckets)
 
     def merge(self, own: Snapshot, live: Iterable[Snapshot]) -> Snapshot:
-        """The whole: the numbers of this process, of those that live, and of those that died."""
+        """The whole: the numbers of this process, of those that live, and of those that died.
+
+        In any thread, one at a time: a millisecond for some twenty keys.
+        """
         values: Values = {}
         buckets: Histograms = {}
         for snapshot in live:
@@ -127,6 +130,14 @@ class Merging:
             return (OTHER, *labels[1:])
         self._shown.add(key)
         return labels
+
+
+def totals(name: str, live: Iterable[Snapshot]) -> dict[Labels, float]:
+    """One family of several processes."""
+    out: dict[Labels, float] = {}
+    for snapshot in live:
+        _add_values(out, snapshot.values.get(name, {}).items())
+    return out
 
 
 def _counts(name: str) -> bool:

@@ -15,7 +15,7 @@ from relay import __version__
 from relay.admin import StatusReport, UpstreamStatus
 from relay.health import Health
 from relay.observe.exposition import Exposition, Processes, Snapshot
-from relay.observe.merging import Merging
+from relay.observe.merging import Merging, totals
 from relay.observe.metrics import Metrics, Sources
 from relay.snapshot import Snapshot as Configuration
 from relay.workers import child
@@ -42,6 +42,8 @@ class Overview(Sources):
         self._health = Health()
         self._health.phase = "ready"
         self._health.draining = board.is_draining
+        self._live: list[Snapshot] = []
+        """The workers' numbers for the next page."""
         self._questions = 0
         self.metrics = Metrics(self)
         self.log_lost = 0
@@ -82,27 +84,28 @@ class Overview(Sources):
         await self._members.until(all_answered, SCRAPE_WAIT)
 
     def snapshot(self) -> Snapshot:
-        live = [member.numbers for member in self._members.present()]
-        return self._merging.merge(self.metrics.snapshot(), live)
+        """The hub's own; the workers' are added to it with the page, which takes tens of milliseconds for many keys."""
+        self._live = [member.numbers for member in self._members.present()]
+        return self.metrics.snapshot()
 
     def page(self, snapshot: Snapshot, openmetrics: bool) -> bytes:
-        return self._exposition.page(snapshot, openmetrics)
+        return self._exposition.page(self._merging.merge(snapshot, self._live), openmetrics)
 
     def status(self) -> StatusReport:
         """The state of things for the status page, as told within the last second."""
-        values = self.snapshot().values
+        live = [member.numbers for member in self._members.present()]
         config = self._configuration.config
         states: dict[str, dict[str, int]] = {}
-        for (upstream, state), count in values.get("relay_upstream_state", {}).items():
+        for (upstream, state), count in totals("relay_upstream_state", live).items():
             if count:
                 states.setdefault(upstream, {})[state] = int(count)
-        inflight = values.get("relay_upstream_inflight", {})
+        inflight = totals("relay_upstream_inflight", live)
         return StatusReport(
             __version__,
             monotonic() - self._started,
             str(config.path),
             config.digest,
-            int(sum(values.get("relay_inflight_streams", {}).values())),
+            int(sum(totals("relay_inflight_streams", live).values())),
             [
                 UpstreamStatus(
                     name, states.get(name, {}), int(inflight.get((name,), 0)), self._limit(name)
