@@ -12,14 +12,15 @@ from setuptools import setup
 COMPILED = (
     *("call", "chatbody", "chatedit", "chunked", "gaps", "jsonscan", "pricing", "prompts"),
     *("records", "replies", "sse", "timers"),
-    *("bill", "endings", "exchange", "passage", "proxy", "snapshot", "static", "stream"),
+    *("bill", "endings", "exchange", "passage", "proxy", "snapshot", "static", "stream", "waits"),
     *("connection", "heads", "port", "reception"),
     *("admission/gate", "admission/memory", "admission/principals", "admission/windows"),
+    *("admission/authority", "admission/refusals", "admission/remote"),
     *("upstream/account", "upstream/attempt", "upstream/balance", "upstream/breaker"),
     *("upstream/budget", "upstream/connections", "upstream/encoding", "upstream/endpoint"),
     "upstream/failover",
     *("upstream/headers", "upstream/plain", "upstream/pool", "upstream/tail"),
-    *("upstream/verdicts", "upstream/wire"),
+    *("upstream/permits", "upstream/shares", "upstream/verdicts", "upstream/wire"),
     *("observe/accesslog", "observe/tallies"),
 )
 """Modules of `relay` that a call passes through. Errors, configuration and the rest of the edges run as they are."""

@@ -13,7 +13,7 @@ import asyncio
 import base64
 import binascii
 import hmac
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from importlib.resources import files
 from typing import Protocol
@@ -108,6 +108,10 @@ Status = Callable[[], StatusReport]
 """Tells the state of things now; cheap, on the event loop."""
 
 
+Refresh = Callable[[], Awaitable[None]]
+"""Asks other processes for their numbers."""
+
+
 class _Answer(StatusReport):
     ready: bool = True
     reason: str | None = None
@@ -150,10 +154,11 @@ def _presented(authorization: str) -> bytes | None:
 class Pages:
     """The last page of each format, while it is fresh; scrapes that come together share one."""
 
-    __slots__ = ("_lock", "_made", "_pages", "_scraped")
+    __slots__ = ("_lock", "_made", "_pages", "_refresh", "_scraped")
 
-    def __init__(self, scraped: Scraped) -> None:
+    def __init__(self, scraped: Scraped, refresh: Refresh | None = None) -> None:
         self._scraped = scraped
+        self._refresh = refresh
         self._lock = asyncio.Lock()
         self._pages: dict[bool, bytes] = {}
         self._made: dict[bool, float] = {}
@@ -164,6 +169,8 @@ class Pages:
         async with self._lock:
             now = loop.time()
             if now - self._made.get(openmetrics, -PAGE_AGE) >= PAGE_AGE:
+                if self._refresh is not None:
+                    await self._refresh()
                 snapshot = self._scraped.snapshot()
                 make = self._scraped.page
                 page = await loop.run_in_executor(None, make, snapshot, openmetrics)
@@ -172,9 +179,15 @@ class Pages:
             return self._pages[openmetrics]
 
 
-def build(metrics: Scraped, readiness: Readiness, status: Status, guard: Guard) -> web.Application:
-    """The application of the admin port, for `Runner`."""
-    pages = Pages(metrics)
+def build(
+    metrics: Scraped,
+    readiness: Readiness,
+    status: Status,
+    guard: Guard,
+    refresh: Refresh | None = None,
+) -> web.Application:
+    """The application of the admin port, for `Runner`. `refresh` is awaited before a snapshot is taken."""
+    pages = Pages(metrics, refresh)
 
     async def scrape(request: web.Request) -> web.Response:
         openmetrics = wants_openmetrics(request.headers.get("Accept", ""))

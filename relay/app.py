@@ -1,7 +1,8 @@
 """Composition: makes the parts of one relay process, connects them, and takes them down in order.
 
-`serve` is what the command runs. `Relay.run` tells the life of the process: start → ready → serve → drain → close. A
-reload builds everything new before it touches anything old, and then only swaps.
+`Relay.run` tells the life of the process: start → ready → serve → drain → close. A reload builds everything new before
+it touches anything old, and then only swaps. A relay that is one of several workers differs in a few steps
+(`workers.worker`); how many processes there are is decided in `workers.start`.
 """
 
 from __future__ import annotations
@@ -13,17 +14,15 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from secrets import token_hex, token_urlsafe
 from time import time
 
 import uvloop
-from aiohttp import http_parser, web
+from aiohttp import web
 
 from relay import admin, banner, process, reload
 from relay.admission.gate import Gate
 from relay.call import RequestIds
-from relay.config import file
 from relay.config.model import Config
 from relay.front import Front
 from relay.health import BEAT, Health
@@ -49,6 +48,8 @@ log = logs.get("app")
 
 BACKLOG = 4096
 """Connections the kernel may hold for us: a rush at midnight comes within one second."""
+QUIET_TURNS = 3
+"""Turns of the loop without a new connection after which none waits."""
 LOG_WAIT = 5.0
 """Seconds the access log gets at the end."""
 
@@ -57,11 +58,18 @@ class Relay:
     """One relay process."""
 
     def __init__(
-        self, config: Config, access_log: AccessLog, log_dropped: Callable[[], int], *, human: bool
+        self,
+        config: Config,
+        access_log: AccessLog,
+        log_dropped: Callable[[], int],
+        *,
+        human: bool,
+        demo_key: str | None = None,
     ) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._human = human
         """A person started it and reads along."""
+        self._demo_key = demo_key or new_demo_key()
         self._config = config
         self._access_log = access_log
         self._stopping = asyncio.Event()
@@ -71,11 +79,11 @@ class Relay:
         self._pace = reload.Pace()
         self._wheel = Wheel(loop)
         self._dialer = Dialer(loop)
-        self._memory = Memory(loop, Directory(listener=_log_state), process.log_bug)
+        self._memory = Memory(loop, self._make_directory(), process.log_bug)
         self._demo_server = DemoServer()
         self._demo: Demo | None = None
         self._snapshot = Snapshot(config, self._memory)
-        self._gate = Gate(self._snapshot.principals, config.groups)
+        self._gate = self._make_gate(self._snapshot)
         self._metrics = Metrics()
         self._batch = Batch(loop, [self._metrics.observe, access_log.observe])
         self._proxy = Proxy(
@@ -100,14 +108,18 @@ class Relay:
     def _live(self) -> Snapshot:
         return self._snapshot
 
+    def _make_directory(self) -> Directory:
+        return Directory(listener=log_state)
+
+    def _make_gate(self, snapshot: Snapshot) -> Gate:
+        return Gate(snapshot.principals, snapshot.config.groups)
+
     # -- the life of the process --
 
     async def run(self) -> None:
         """Serves until it is told to stop. Raises OSError when a port cannot be had."""
         await self._demo_server.start()
-        self._demo = Demo(
-            self._demo_server.port, self._demo_server.credential, "sk-demo-" + token_urlsafe(24)
-        )
+        self._demo = Demo(self._demo_server.port, self._demo_server.credential, self._demo_key)
         self._apply(Snapshot(self._config, self._memory, self._demo))
         try:
             self._watch_signals()
@@ -129,14 +141,8 @@ class Relay:
         process.settle_memory()
 
     def _announce(self) -> None:
-        key = None if self._demo is None else self._demo.key
-        fields = banner.ready_fields(
-            self._snapshot, _bound(self._front_runner), _bound(self._admin_runner), key
-        )
-        if self._human:
-            print(banner.welcome(fields), file=sys.stderr)
-        else:
-            log.info("ready", **fields)
+        listen, admin = _bound(self._front_runner), _bound(self._admin_runner)
+        banner.announce(self._snapshot, listen, admin, self._demo_key, human=self._human)
 
     async def _start_admin(self) -> web.AppRunner:
         config = self._config.admin
@@ -162,6 +168,7 @@ class Relay:
         self._health.phase = "draining"
         log.info("stopping", delay_seconds=drain.delay)
         await self._pause(drain.delay)
+        await self._accept_what_waits()
         for site in list(self._front_runner.sites):
             await site.stop()
         log.info("draining", active=len(self._proxy.active))
@@ -172,6 +179,20 @@ class Relay:
         for exchange in list(self._proxy.active):
             exchange.drained()
         log.info("stopped")
+
+    async def _accept_what_waits(self) -> None:
+        """Connections that the kernel has made for us are ours to answer: a closed listener would reset them."""
+        clients = self._port.clients
+        before, quiet = len(clients), 0
+        accepted = False
+        while quiet < QUIET_TURNS:
+            # The loop may take one connection at each turn.
+            await asyncio.sleep(0)
+            quiet = 0 if len(clients) > before else quiet + 1
+            accepted = accepted or not quiet
+            before = len(clients)
+        if accepted:
+            await self._pause(TICK)
 
     def _idle(self) -> None:
         """No call is under way; half a request that has come in still becomes one (its deadline is short)."""
@@ -299,6 +320,10 @@ class Relay:
         ]
 
 
+def new_demo_key() -> str:
+    return "sk-demo-" + token_urlsafe(24)
+
+
 def _patience(config: Config) -> Patience:
     timeouts = config.server.timeouts
     return Patience(timeouts.header, timeouts.body, timeouts.keep_alive)
@@ -311,27 +336,15 @@ def _token(config: Config) -> str | None:
 def _bound(runner: web.BaseRunner | None) -> str:
     """The address that a runner's first site really has (port 0 is any)."""
     address = runner.addresses[0] if runner is not None and runner.addresses else ("", 0)
-    host, port = address[0], address[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return banner.written(address[0], address[1])
 
 
-def _log_state(endpoint: Endpoint, state: str, reason: str) -> None:
+def log_state(endpoint: Endpoint, state: str, reason: str) -> None:
     log.warning("upstream_state", upstream=endpoint.label, state=state, reason=reason)
 
 
-def serve(path: Path, human: bool | None = None) -> int:
-    """Runs a relay until it is told to stop. Returns the exit code."""
-    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
-        print(
-            "relay: aiohttp's C parser is missing: install aiohttp's binary wheel", file=sys.stderr
-        )
-        return 1
-    try:
-        config = file.load(path, os.environ)
-    except file.ConfigErrors as error:
-        for fault in error.faults:
-            print(fault, file=sys.stderr)
-        return 1
+def serve(config: Config, *, human: bool | None) -> int:
+    """Runs a relay of one process until it is told to stop. Returns the exit code."""
     streams = logs.setup(human=human)
     access_log = AccessLog(LineWriter(1), config.observability.access_log)
     failed: str | None = None

@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 from relay import __version__
+from relay.observe import logs
 from relay.observe.logs import Shown
 from relay.snapshot import Snapshot
+
+log = logs.get("app")
 
 Fields = dict[str, "str | int | float | bool | list[str] | None"]
 
@@ -51,6 +54,23 @@ def ready_fields(snapshot: Snapshot, listen: str, admin: str, demo_key: str | No
     fields["status_page"] = f"http://{reachable(admin)}/"
     fields["metrics"] = f"http://{reachable(admin)}/metrics"
     return fields
+
+
+def announce(
+    snapshot: Snapshot, listen: str, admin: str, demo_key: str | None, *, human: bool
+) -> None:
+    """Says once that the relay serves, and where."""
+    fields = ready_fields(snapshot, listen, admin, demo_key)
+    if human:
+        sys.stderr.write(welcome(fields) + "\n")
+        sys.stderr.flush()
+    else:
+        log.info("ready", **fields)
+
+
+def written(host: str, port: int) -> str:
+    """An address as it is written in the configuration."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def welcome(fields: Fields) -> str:

@@ -1,14 +1,15 @@
 """What one call reserved, and what it comes to: admission's two ends, seen from the call.
 
 The worst case is reserved before an upstream is asked, and settled once, to the usage that was reported, else to an
-estimate, else to nothing. Neither step waits for anything.
+estimate, else to nothing. Where the authority is another process the reservation `waits` for its answer, and the call
+is told; to settle one that waits withdraws it.
 """
 
 from __future__ import annotations
 
 from time import monotonic
 
-from relay.admission.gate import Gate, Lease
+from relay.admission.gate import Applicant, Gate, Lease
 from relay.call import Call
 from relay.chatbody import ChatBody
 from relay.snapshot import NO_NEED, Route, Snapshot
@@ -21,10 +22,16 @@ BYTES_A_TOKEN = 4
 class Bill:
     """The account of one call. Dies settled."""
 
-    __slots__ = ("_bound", "_call", "_lease", "caps_output")
+    __slots__ = ("_bound", "_call", "_lease", "caps_output", "waits")
 
     def __init__(
-        self, call: Call, chat: ChatBody, route: Route, snapshot: Snapshot, gate: Gate
+        self,
+        call: Call,
+        chat: ChatBody,
+        route: Route,
+        snapshot: Snapshot,
+        gate: Gate,
+        applicant: Applicant,
     ) -> None:
         """Reserves over all limits of the key at once. Raises the refusal, and has taken nothing then."""
         principal = call.principal
@@ -37,9 +44,12 @@ class Bill:
             need = snapshot.need(route, chat, self._bound, money=purse.counts_money)
         self.caps_output = purse.has_budget and chat.max_tokens is None
         """An answer must not outgrow a budget that has reserved only so much for it."""
-        self._lease: Lease | None = gate.reserve(
-            principal, route.name, need, call.received, call.record.received
+        lease = gate.reserve(
+            principal, route.name, need, call.received, call.record.received, applicant
         )
+        self._lease: Lease | None = lease
+        self.waits = not lease.open
+        """For the authority's answer, at first."""
 
     def settle(self, route: Route, *, spent: bool) -> None:
         """Turns the reservation into what was used; `spent`: an upstream worked, though it reported nothing."""

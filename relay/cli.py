@@ -77,7 +77,7 @@ def serve(arguments: argparse.Namespace) -> int:
     from relay.config.file import ConfigErrors
 
     path = _config_path(arguments)
-    from relay.app import serve as serve_config
+    from relay.workers.start import serve as serve_config
 
     try:
         return serve_config(path, human=True if arguments.text else None)

@@ -33,45 +33,36 @@ from relay.upstream.failover import Failover
 from relay.upstream.failures import Failure
 from relay.upstream.pool import Member
 from relay.usage import Usage
+from relay.waits import Waits
 
 if TYPE_CHECKING:
     from relay.proxy import Proxy
 
 
-class Exchange:
+class Exchange(Waits):
     """One call under way. Dies when it has been settled and recorded (`over`)."""
 
     __slots__ = (
         "_attempts",
         "_bill",
-        "_failover",
         "_fallbacks",
-        "_proxy",
-        "_route",
         "_serving",
         "_snapshot",
         "_stream",
-        "call",
         "chat",
-        "over",
-        "slot",
     )
 
     chat: ChatBody
-    _route: Route
-    _failover: Failover
     _fallbacks: Iterator[Route]
 
     def __init__(self, proxy: Proxy, call: Call, snapshot: Snapshot) -> None:
-        self._proxy = proxy
+        super().__init__(proxy, call)
         self._snapshot = snapshot
-        self.call = call
         self._bill: Bill | None = None
         self._attempts: list[Attempt] = []
         """Under way and not committed."""
         self._serving: Attempt | None = None
         self._stream: Stream | Passage | None = None
-        self.over = False
         self.slot = NEVER
 
     # -- admit --
@@ -86,23 +77,37 @@ class Exchange:
             self._route = route = self._snapshot.route(chat.model, call.principal)
             record.served_model = route.name
             self._fallbacks = iter(route.fallbacks)
-            self._bill = Bill(call, chat, route, self._snapshot, self._proxy.gate)
+            self._bill = bill = Bill(call, chat, route, self._snapshot, self._proxy.gate, self)
         except RelayError as error:
             self._refuse(error)
             return
+        if not bill.waits:
+            self._run(route)
+
+    def _run(self, route: Route) -> None:
+        call = self.call
         if route.static is not None:
             self._serve_static(route.static)
             return
         self._failover = self._through(route, call.received)
-        record.overhead = monotonic() - call.received
-        self._open(call.received)
+        call.record.overhead = monotonic() - call.received
+        self._open(call.received, asked_around=False)
 
     # -- open an answer: failover ends here --
 
-    def _open(self, since: float) -> None:
-        """Starts the next attempt; `since` is when the silence it is charged with began."""
+    def _open(self, since: float, asked_around: bool) -> None:
+        """Starts the next attempt; `since` is when the silence it is charged with began.
+
+        `asked_around`: the other workers have been asked for permits already.
+        """
         now = monotonic()
         member = self._failover.next(now)
+        if (
+            self._proxy.shares is not None
+            and not asked_around
+            and self._waits_for_permit(member, now)
+        ):
+            return
         while member is None:
             rest = self._failover.repeat(now)
             if rest is not None:
@@ -112,6 +117,8 @@ class Exchange:
                 return
             member = self._failover.next(now)
             since = now
+            if self._proxy.shares is not None and self._waits_for_permit(member, now):
+                return
         call, route = self.call, self._route
         endpoint = member.endpoint
         if now >= call.received + endpoint.total:
@@ -148,22 +155,10 @@ class Exchange:
         self.call.record.tried(attempt.record())
         self._failover.failed(failure, now)
         if not self._attempts:
-            self._go_on(now)
+            self._go_on(now, asked_around=False)
 
     def connection_was_stale(self, member: Member) -> None:
         self.call.record.tried(AttemptRecord(member.endpoint.name, "stale_conn", 0.0))
-
-    def expired(self, now: float) -> None:
-        """The rest before the second try of the last member is over."""
-        if not self.over:
-            self._go_on(now)
-
-    def _go_on(self, now: float) -> None:
-        try:
-            self._open(now)
-        except Exception as error:
-            self._proxy.report(error)
-            self.broke()
 
     def _fall_back(self, now: float) -> bool:
         """The pool is at its end: on to the next model of the fallback list, a static answer, or the refusal."""

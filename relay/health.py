@@ -25,11 +25,13 @@ _encode = msgspec.json.Encoder().encode
 class Health:
     """The answers of `/livez` and `/readyz`. Lives as long as the process."""
 
-    __slots__ = ("_beat", "degraded", "phase")
+    __slots__ = ("_beat", "degraded", "draining", "phase")
 
     def __init__(self, degraded: Callable[[], list[str]] = list) -> None:
         self.phase: Phase = "starting"
         self.degraded = degraded
+        self.draining: Callable[[], bool] = bool
+        """Whether all of a relay of several processes is."""
         self._beat = monotonic()
 
     def beat(self) -> None:
@@ -50,6 +52,8 @@ class Health:
         """Why no new call should come, None when they may."""
         if self.phase != "ready":
             return self.phase
+        if self.draining():
+            return "draining"
         if monotonic() - self._beat > STALL + BEAT:
             return "stalled"
         return None

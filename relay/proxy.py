@@ -17,6 +17,7 @@ from relay.exchange import Exchange
 from relay.records import CallRecord
 from relay.snapshot import Snapshot
 from relay.upstream.attempt import Tools
+from relay.upstream.shares import Shares
 
 
 class Proxy:
@@ -30,6 +31,7 @@ class Proxy:
         "gate",
         "on_idle",
         "report",
+        "shares",
         "streams",
         "tools",
     )
@@ -51,6 +53,8 @@ class Proxy:
         """Calls under way."""
         self.streams: dict[tuple[str, str], int] = {}
         """Committed streams under way, by model and upstream."""
+        self.shares: Shares | None = None
+        """Of the upstreams' permits, where several workers share them out."""
         self.draining = False
         self.on_idle: Callable[[], None] | None = None
         """Called when the last call under way has ended."""

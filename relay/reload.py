@@ -53,11 +53,13 @@ class Prepared(NamedTuple):
     """What it changes, by name."""
 
 
-def prepare(old: Config, env: Mapping[str, str], breathe: Breathe) -> Prepared | list[str]:
-    """Reads the configuration anew; its faults, if it has any."""
+def prepare(
+    old: Config, env: Mapping[str, str], breathe: Breathe, source: bytes | None = None
+) -> Prepared | list[str]:
+    """Reads the configuration anew, from its file or as somebody has read it; its faults, if it has any."""
     # Not one exception leaves this thread: its frames would hold keys by the thousand, to be freed by the event loop.
     try:
-        new = file.load(old.path, env, breathe)
+        new = file.loads(file.read(old.path) if source is None else source, env, old.path, breathe)
         if old.models and not new.models:
             # A file that an editor has emptied before it writes it, more likely than an end of all service.
             new.filed.retire(breathe)
@@ -97,6 +99,9 @@ def difference(old: Config, new: Config, breathe: Breathe) -> dict[str, list[str
     }
     if (old.server.listen, old.admin.listen) != (new.server.listen, new.admin.listen):
         found["server"] = ["a changed listen address needs a restart"]
+    if old.server.workers != new.server.workers:
+        more = ["another number of workers needs a restart"]
+        found["server"] = found.get("server", []) + more
     return {section: changes for section, changes in found.items() if changes}
 
 

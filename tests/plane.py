@@ -92,6 +92,7 @@ class Settled(Lease):
 
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
+        self.open = lease.open
         self.settled: list[tuple[int, int]] = []
         """Tokens and cost, each time."""
 

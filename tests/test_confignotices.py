@@ -71,8 +71,6 @@ def test_what_will_not_serve_is_said(text: str) -> None:
 
 
 PENDING_OPTIONS = {
-    "server: {workers: 4}": "server.workers",
-    "server: {workers: auto}": "server.workers",
     "state: {path: /var/lib/relay}": "state.path",
     "quota_store: redis://h:6379/0": "quota_store",
     "upstreams: {u: {kind: demo, queue: {max_wait: 10s}}}": "upstreams.u.queue",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.admission.gate import go_duration
+from relay.admission.refusals import go_duration
 from tests.quota_rig import (
     NOW,
     Limits,

@@ -35,12 +35,12 @@ ROOMS: dict[int, tuple[str, ...]] = {
     # compiled
     3: ("snapshot", "static", "replies"),
     # the hot path
-    4: ("proxy", "exchange", "bill", "stream", "passage", "endings"),
+    4: ("proxy", "exchange", "waits", "bill", "stream", "passage", "endings"),
     # edges
     5: (
         *("cli", "__main__", "app", "process", "reload", "banner", "keys"),
         *("front", "port", "connection", "heads", "listener", "reception"),
-        *("admin", "health", "page", "observe"),
+        *("admin", "health", "page", "observe", "workers"),
     ),
 }
 FLOORS = {name: floor for floor, names in ROOMS.items() for name in names}

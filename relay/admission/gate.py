@@ -3,19 +3,18 @@
 Rules that hold inside: nothing awaits, so one process can never overspend; all limits are asked
 before the first is charged; a lease settles once, whoever calls first; a request stays counted
 whatever becomes of the call; a refusal names the limit that keeps the call out longest and promises
-no earlier moment than is true. This gate answers at once. Authorities that answer later (another
-process, Redis) take the same arguments and tell the applicant.
+no earlier moment than is true. This gate answers at once. One whose authority is another process
+(`remote`) takes the same arguments, gives a lease that is not open yet, and tells the applicant.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Final, NoReturn, Protocol
+from typing import Final, Protocol
 
 from relay.admission.configured import GroupLike, Holder
 from relay.admission.memory import (
-    BUDGETS,
     COST,
     LIMITS,
     REQUESTS,
@@ -24,8 +23,9 @@ from relay.admission.memory import (
     Accounts,
 )
 from relay.admission.principals import Principal, Principals
-from relay.admission.windows import Machine, TokenBucket, tick_of
-from relay.errors import BudgetSpent, RateLimited, RelayError
+from relay.admission.refusals import go_duration, refuse
+from relay.admission.windows import Level, Machine, TokenBucket, tick_of
+from relay.errors import RelayError
 
 _KEY: Final = "your key"
 _GROUP: Final = "your key's group"
@@ -43,17 +43,6 @@ _TOKENS_NAMES: Final = (
     b"\r\nx-ratelimit-remaining-tokens: ",
     b"\r\nx-ratelimit-reset-tokens: ",
 )
-
-_UNITS: Final = {
-    "rpm": "requests per minute",
-    "tpm": "tokens per minute",
-    "concurrent": "concurrent requests",
-    "requests_per_day": "requests per day",
-    "tokens_per_day": "tokens per day",
-    "tokens_per_month": "tokens per month",
-    "usd_per_day": "dollars per day",
-    "usd_per_month": "dollars per month",
-}
 
 
 class Need:
@@ -82,10 +71,13 @@ class Need:
 
 
 class Applicant(Protocol):
-    """A call that waits for an authority's answer; exactly one of the two is called, once."""
+    """A call that waits for an authority's answer: exactly one of the two is called, once, unless it settles before."""
 
-    def admitted(self, lease: Lease) -> None: ...
-    def refused(self, error: RelayError) -> None: ...
+    def admitted(self) -> None:
+        """The lease it was given is open."""
+
+    def refused(self, error: RelayError) -> None:
+        """Nothing was taken, and the lease is closed."""
 
 
 class Purse:
@@ -146,7 +138,7 @@ class Lease:
         self._amounts = amounts
         self._stamps = stamps
         self.open = True
-        """Not settled yet."""
+        """Granted, and not settled yet."""
 
     def settle(self, now: float, tokens: int, cost: int) -> None:
         """Charge what the call really used, give the rest back. A second call does nothing."""
@@ -172,6 +164,18 @@ class Lease:
     def cancel(self, now: float) -> None:
         """The call used nothing; its request stays counted."""
         self.settle(now, 0, 0)
+
+    def forfeit(self, now: float) -> None:
+        """Nobody will ever tell what the call used: all that it reserved counts, and its permits are free."""
+        if not self.open:
+            return
+        self.open = False
+        gate = self._gate
+        gate.inflight -= 1
+        tick = gate._tick = max(gate._tick, tick_of(now))
+        amounts = self._amounts
+        for (machine, unit), stamp in zip(self._entries, self._stamps, strict=True):
+            machine.settle(stamp, amounts[unit], amounts[unit], tick)
 
 
 class Gate:
@@ -212,7 +216,7 @@ class Gate:
     ) -> Lease:
         """Take the need from all limits, or raise RateLimited or BudgetSpent and take nothing.
 
-        `applicant` is for authorities that answer later; this one never calls it.
+        `applicant` is told by authorities that answer later, whose lease is not `open` yet; never by this one.
         """
         purse = self._purses.get(principal.id) or self._open(principal)
         tick = int(now * 1000.0 + 0.5)
@@ -225,11 +229,37 @@ class Gate:
         entries = purse.entries
         for machine, unit in entries:
             if machine.lacks(amounts[unit], tick, wall):
-                _refuse(purse, model, amounts, tick, wall)
+                refuse(purse.named(), model, amounts, tick, wall)
         self.inflight += 1
         return Lease(
             self, entries, amounts, [machine.take(amounts[unit]) for machine, unit in entries]
         )
+
+    def restore(self, principal: Principal, need: Need, now: float, wall: float) -> Lease:
+        """The lease of a call that runs already, granted by an authority that is gone.
+
+        Permits and budgets are held again; what it took of a rate is in the levels that `adopt` is told.
+        """
+        purse = self._purses.get(principal.id) or self._open(principal)
+        tick = self._tick = max(self._tick, tick_of(now))
+        self._wall = wall
+        amounts = need.amounts
+        entries = tuple(entry for entry in purse.entries if not isinstance(entry[0], TokenBucket))
+        for machine, unit in entries:
+            machine.lacks(amounts[unit], tick, wall)
+        self.inflight += 1
+        return Lease(
+            self, entries, amounts, [machine.take(amounts[unit]) for machine, unit in entries]
+        )
+
+    def levels(self, principal: Principal) -> list[Level]:
+        """What is used of the principal's limits, in the order of its purse."""
+        return [machine.level() for machine, _ in self.purse(principal).entries]
+
+    def adopt(self, principal: Principal, levels: Sequence[Level]) -> None:
+        """At least so much is used, says a copy of `levels` that outlived the authority which told them."""
+        for (machine, _), level in zip(self.purse(principal).entries, levels, strict=False):
+            machine.adopt(level)
 
     def purse(self, principal: Principal) -> Purse:
         """What the principal draws on."""
@@ -329,72 +359,3 @@ def _tightest(
         b"\r\n",
     )
     return b"".join(parts)
-
-
-def go_duration(ms: int) -> bytes:
-    """Milliseconds as Go's `time.Duration` prints them: 20ms, 1.2s, 6m0s, 1h0m0s."""
-    if ms < 1000:
-        return b"%dms" % ms if ms else b"0s"
-    seconds, ms = divmod(ms, 1000)
-    text = b"%d.%03d" % (seconds % 60, ms)
-    text = text.rstrip(b"0").rstrip(b".") + b"s" if ms else b"%ds" % (seconds % 60)
-    if seconds < 60:
-        return text
-    minutes = seconds // 60
-    if minutes < 60:
-        return b"%dm%b" % (minutes, text)
-    return b"%dh%dm%b" % (minutes // 60, minutes % 60, text)
-
-
-def _refuse(
-    purse: Purse, model: str, amounts: tuple[int, int, int, int], tick: int, wall: float
-) -> NoReturn:
-    """Name the limit that keeps this call out longest: one no wait helps, else the longest wait."""
-    worst: tuple[str, str, Machine, int] | None = None
-    longest: float | None = 0.0
-    for found in purse.named():
-        _, _, machine, unit = found
-        if not machine.lacks(amounts[unit], tick, wall):
-            continue
-        wait = machine.wait(amounts[unit], tick)
-        if worst is None or wait is None or wait > (longest or 0.0):
-            worst, longest = found, wait
-        if longest is None:
-            break
-    if worst is None:
-        raise AssertionError("refused without a limit that refuses")
-    raise _refusal(worst, model, amounts[worst[3]], longest, tick, wall)
-
-
-def _refusal(
-    limit: tuple[str, str, Machine, int],
-    model: str,
-    amount: int,
-    wait: float | None,
-    tick: int,
-    wall: float,
-) -> RelayError:
-    owner, name, machine, _ = limit
-    money = name.startswith("usd")
-    allowed = _amount(machine.limit, money)
-    needed = _amount(amount, money)
-    unit = _UNITS[name]
-    if amount > machine.limit:
-        text = (
-            f"This request to `{model[:128]}` needs up to {needed}, "
-            f"more than the limit of {owner}: {allowed} {unit} ({name})."
-        )
-    else:
-        text = (
-            f"Limit of {owner} reached for `{model[:128]}`: {allowed} {unit} ({name}), "
-            f"used {_amount(machine.used(tick, wall), money)}, requested {needed}."
-        )
-    if name in BUDGETS:
-        return BudgetSpent(name, text)
-    if wait is not None:
-        text += f" Please try again in {go_duration(round(wait * 1000)).decode('ascii')}."
-    return RateLimited(name, text, wait)
-
-
-def _amount(value: int, money: bool) -> str:
-    return f"{value / 1e9:.6g}" if money else str(value)

@@ -179,6 +179,15 @@ class Principals:
         """Who has this id."""
         return self.by_id.get(id) or self._filed.of_id(id)
 
+    def of_id(self, id: str) -> Principal | None:
+        """Who has this id, compiled."""
+        principal = self.by_id.get(id)
+        if principal is None:
+            key = self._filed.of_id(id)
+            digest = None if key is None else _digest_of(key)
+            principal = None if digest is None else self._find(digest)
+        return principal
+
     def expiries(self) -> Iterator[tuple[str, float]]:
         """(id, Unix time) of the keys that expire."""
         for principal in self.by_id.values():

@@ -26,6 +26,10 @@ PERMIT_WAIT = 1.0
 """Seconds promised to a call that found all permits taken: nobody knows when a stream ends."""
 
 
+Level = tuple[int, int]
+"""What a machine tells of its use; the first number says what the second is counted in."""
+
+
 def tick_of(now: float) -> int:
     """Monotonic seconds as whole milliseconds; rounded, so that exact milliseconds stay exact."""
     return int(now * 1000.0 + 0.5)
@@ -66,6 +70,22 @@ class Machine(ABC):
     @abstractmethod
     def at_rest(self, tick: int, wall: float) -> bool:
         """Whether forgetting this machine and starting a new one would give nobody anything."""
+
+    @abstractmethod
+    def level(self) -> Level:
+        """What is used, for a copy in another process; the time is the host's, so it stays true there."""
+
+    @abstractmethod
+    def follow(self, level: Level) -> None:
+        """Be the copy of a machine that told its `level`."""
+
+    @abstractmethod
+    def shift(self, amount: int, actual: int) -> None:
+        """The original of this copy will soon tell that a call of `amount` used so much."""
+
+    @abstractmethod
+    def adopt(self, level: Level) -> None:
+        """A copy that survived says how much was used: at least so much is."""
 
 
 class TokenBucket(Machine):
@@ -129,6 +149,20 @@ class TokenBucket(Machine):
     def at_rest(self, tick: int, wall: float = 0.0) -> bool:
         # Full, hence nothing refundable; a debt still to come from a running call is that call's.
         return self._full_at <= tick * self.limit
+
+    def level(self) -> Level:
+        return self.limit, self._full_at
+
+    def follow(self, level: Level) -> None:
+        if level[0] == self.limit:
+            self._full_at = level[1]
+
+    def adopt(self, level: Level) -> None:
+        if level[0] == self.limit and level[1] > self._full_at:
+            self._full_at = level[1]
+
+    def shift(self, amount: int, actual: int) -> None:
+        self._full_at += (actual - amount) * MINUTE
 
 
 class RefundingBucket(TokenBucket):
@@ -233,6 +267,19 @@ class Permits(Machine):
     def at_rest(self, tick: int = 0, wall: float = 0.0) -> bool:
         return not self._running
 
+    def level(self) -> Level:
+        """Nothing: what is in use is known by whoever holds it."""
+        return 0, 0
+
+    def follow(self, level: Level) -> None:
+        pass
+
+    def shift(self, amount: int, actual: int) -> None:
+        pass
+
+    def adopt(self, level: Level) -> None:
+        pass
+
 
 class Period(Machine):
     """A budget of one calendar period in UTC: what was spent and what running calls hold.
@@ -277,6 +324,22 @@ class Period(Machine):
 
     def at_rest(self, tick: int, wall: float) -> bool:
         return wall >= self._ends or not (self._spent or self._reserved)
+
+    def level(self) -> Level:
+        return self._ends, self._spent
+
+    def follow(self, level: Level) -> None:
+        self._ends, self._spent = level
+
+    def shift(self, amount: int, actual: int) -> None:
+        self._spent += actual
+
+    def adopt(self, level: Level) -> None:
+        ends, spent = level
+        if ends > self._ends:
+            self._ends, self._spent, self._reserved = ends, spent, 0
+        elif ends == self._ends and spent > self._spent:
+            self._spent = spent
 
 
 def end_of_day(wall: float) -> int:

@@ -62,6 +62,11 @@ def load(path: Path, env: Mapping[str, str], breathe: Breathe = without_a_break)
     `breathe` is called between pieces of work of a fraction of a millisecond, as far as the work comes in pieces: key
     files do.
     """
+    return loads(read(path), env, path, breathe)
+
+
+def read(path: Path) -> bytes:
+    """The file's content. Raises ConfigErrors when it cannot be read."""
     try:
         with path.open("rb") as file:
             source = file.read(LARGEST_FILE + 1)
@@ -70,7 +75,7 @@ def load(path: Path, env: Mapping[str, str], breathe: Breathe = without_a_break)
         raise ConfigErrors([Fault(str(path), 0, 0, f"cannot be read: {reason}")]) from None
     if len(source) > LARGEST_FILE:
         raise ConfigErrors([Fault(str(path), 0, 0, "is larger than 64 MiB")])
-    return loads(source, env, path, breathe)
+    return source
 
 
 def loads(

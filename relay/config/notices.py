@@ -50,11 +50,6 @@ _NO_STORE: Final = "limits are counted in this process for now: there is no stor
 
 PENDING: Final = (
     Pending(
-        ("server.workers",),
-        lambda workers: workers != 1,
-        "one process serves for now, whatever the number of CPUs.",
-    ),
-    Pending(
         ("state.path",),
         lambda path: path.name != "state",
         "nothing is stored there yet.",

@@ -6,7 +6,8 @@ have no numbers for is on the page too, with its HELP and TYPE.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from prometheus_client import (  # noqa: TID251  the one importer
@@ -27,7 +28,7 @@ from prometheus_client.registry import Collector  # noqa: TID251
 from prometheus_client.samples import Exemplar, Sample  # noqa: TID251
 from prometheus_client.utils import floatToGoString  # noqa: TID251
 
-from relay.observe.families import FAMILIES, Family
+from relay.observe.families import FAMILIES, PROCESS_FAMILIES, Family
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = openmetrics_text.CONTENT_TYPE_LATEST
@@ -87,16 +88,23 @@ def _quality(parameters: Iterable[str]) -> float:
 
 
 class Exposition:
-    """Renders pages. Holds the collectors that read the process itself; lives as long as it."""
+    """Renders pages. Holds the collectors that read the process itself, or several; lives as long as it."""
 
-    def __init__(self) -> None:
+    def __init__(self, processes: Processes | None = None) -> None:
+        """With `processes` a snapshot has the collections of all of them (`gc_values`)."""
+        self._processes = processes
         self._process = ProcessCollector(registry=None)
         self._gc = CollectorRegistry()
         GCCollector(self._gc)
 
     def page(self, snapshot: Snapshot, openmetrics: bool) -> bytes:
-        """The whole page. May run in any thread, beside others."""
-        source = _Page(snapshot, [self._process, self._gc])
+        """The whole page. May run in any thread, beside others; of several processes one at a time."""
+        processes = self._processes
+        if processes is not None:
+            snapshot = Snapshot({**snapshot.values, **processes.values()}, snapshot.buckets)
+            source = _Page(snapshot, (*FAMILIES, *PROCESS_FAMILIES), [])
+        else:
+            source = _Page(snapshot, FAMILIES, [self._process, self._gc])
         if openmetrics:
             # Our names are legal everywhere; the default would look at every letter of them again.
             page: bytes = openmetrics_text.generate_latest(  # type: ignore[no-untyped-call]
@@ -106,16 +114,62 @@ class Exposition:
         return generate_latest(source, openmetrics_text.ALLOWUTF8)
 
 
+class Processes:
+    """Reads what the system knows of several processes, as `process_*` of one. In any thread, one at a time."""
+
+    def __init__(self, pids: Callable[[], Iterable[int]]) -> None:
+        self._pids = pids
+        self._cpu: dict[int, float] = {}
+        self._gone = 0.0
+        """CPU seconds of those that have ended."""
+
+    def values(self) -> dict[str, dict[Labels, float]]:
+        found: dict[str, list[float]] = {}
+        cpu: dict[int, float] = {}
+        for pid in self._pids():
+            # Called at once: it is this turn's process.
+            collector = ProcessCollector(pid=lambda: pid, registry=None)  # noqa: B023
+            for metric in collector.collect():
+                for sample in metric.samples:
+                    found.setdefault(sample.name, []).append(sample.value)
+                    if sample.name == "process_cpu_seconds_total":
+                        cpu[pid] = sample.value
+        self._gone += sum(last for pid, last in self._cpu.items() if pid not in cpu)
+        self._cpu = cpu
+        values: dict[str, dict[Labels, float]] = {
+            name: {(): min(each) if name == "process_start_time_seconds" else sum(each)}
+            for name, each in found.items()
+        }
+        values["process_cpu_seconds_total"] = {(): sum(cpu.values()) + self._gone}
+        return values
+
+
+def gc_values() -> dict[str, dict[Labels, float]]:
+    """The collections of this process, by `python_gc_*` family and generation."""
+    stats = gc.get_stats()
+    return {
+        f"python_gc_{name}_total": {(str(at),): each[field] for at, each in enumerate(stats)}
+        for name, field in (
+            ("objects_collected", "collected"),
+            ("objects_uncollectable", "uncollectable"),
+            ("collections", "collections"),
+        )
+    }
+
+
 class _Page(Collector):
     """One scrape: what `prometheus_client` iterates over."""
 
-    def __init__(self, snapshot: Snapshot, others: Sequence[Collector]) -> None:
+    def __init__(
+        self, snapshot: Snapshot, families: Sequence[Family], others: Sequence[Collector]
+    ) -> None:
         self._snapshot = snapshot
+        self._families = families
         self._others = others
 
     def collect(self) -> Iterator[Metric]:
         snapshot = self._snapshot
-        for family in FAMILIES:
+        for family in self._families:
             metric = _declare(family)
             if family.kind == "histogram":
                 for labels, buckets in snapshot.buckets.get(family.name, {}).items():

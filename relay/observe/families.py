@@ -58,11 +58,24 @@ FAMILIES: tuple[Family, ...] = (
     Family("relay_store_up", "gauge", ("store",), "1 while the quota store answers."),
     Family("relay_store_errors_total", "counter", ("store",), "Failed operations of the quota store."),
     Family("relay_event_loop_lag_seconds", "histogram", (), "How late the event loop ran its timer."),
-    Family("relay_worker_restarts_total", "counter", (), "Workers that died and were started again."),
+    Family("relay_worker_restarts_total", "counter", (), "Processes that died and were started again."),
     Family("relay_log_dropped_total", "counter", (), "Log lines lost because their sink was blocked or failed."),
     Family("relay_config_last_reload_successful", "gauge", (), "1 if the configuration was last loaded without a fault."),
     Family("relay_config_last_reload_success_timestamp_seconds", "gauge", (), "When the configuration in effect was loaded, Unix time."),
     Family("relay_build_info", "info", ("version", "python"), "Always 1; the labels say what is running."),
+)  # fmt: skip
+
+# What every Prometheus client shows of its process, for several processes together.
+PROCESS_FAMILIES: tuple[Family, ...] = (
+    Family("process_virtual_memory_bytes", "gauge", (), "Virtual memory size in bytes, of all processes."),
+    Family("process_resident_memory_bytes", "gauge", (), "Resident memory size in bytes, of all processes; what they share counts in each."),
+    Family("process_start_time_seconds", "gauge", (), "Start time of the first process since unix epoch in seconds."),
+    Family("process_cpu_seconds_total", "counter", (), "Total user and system CPU time spent in seconds, by all processes."),
+    Family("process_open_fds", "gauge", (), "Number of open file descriptors, of all processes."),
+    Family("process_max_fds", "gauge", (), "Maximum number of open file descriptors, of all processes."),
+    Family("python_gc_objects_collected_total", "counter", ("generation",), "Objects collected during gc, by all workers."),
+    Family("python_gc_objects_uncollectable_total", "counter", ("generation",), "Uncollectable objects found during GC, by all workers."),
+    Family("python_gc_collections_total", "counter", ("generation",), "Number of times this generation was collected, by all workers."),
 )  # fmt: skip
 
 # -- bucket edges: upper bounds in seconds, inclusive --

@@ -21,7 +21,7 @@ from typing import Protocol
 
 import msgspec
 
-from relay.observe.linewriter import LineWriter, plain_lines, storable
+from relay.observe.linewriter import LineWriter, PromptWriter, plain_lines, storable
 
 
 class Shown(str):
@@ -29,6 +29,8 @@ class Shown(str):
 
     __slots__ = ()
 
+
+Writer = LineWriter | PromptWriter
 
 Field = str | int | float | bool | list[str] | None
 
@@ -88,7 +90,7 @@ class Logs:
 
     __slots__ = ("_handler", "_writer")
 
-    def __init__(self, handler: logging.Handler, writer: LineWriter) -> None:
+    def __init__(self, handler: logging.Handler, writer: Writer) -> None:
         self._handler = handler
         self._writer = writer
 
@@ -110,16 +112,19 @@ def setup(
     level: int = logging.INFO,
     human: bool | None = None,
     env: Mapping[str, str] = os.environ,
+    writer: Writer | None = None,
+    origin: Mapping[str, Field] | None = None,
 ) -> Logs:
     """Takes over all logging of the process: ours from `level` on, that of libraries from warnings on.
 
-    `human` chooses text for people, None asks whether `fd` is a terminal.
+    `human` chooses text for people, None asks whether `fd` is a terminal. `origin` is added to every line.
     """
     if human is None:
         human = os.isatty(fd)
     color = human and os.isatty(fd) and not env.get("NO_COLOR") and env.get("TERM") != "dumb"
-    writer = LineWriter(fd)
-    handler = _Handler(writer, _Text(color) if human else _Json())
+    if writer is None:
+        writer = LineWriter(fd)
+    handler = _Handler(writer, _Text(color) if human else _Json(), origin or {})
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)
@@ -134,16 +139,18 @@ class _Form(Protocol):
 
 
 class _Handler(logging.Handler):
-    def __init__(self, writer: LineWriter, form: _Form) -> None:
+    def __init__(self, writer: Writer, form: _Form, origin: Mapping[str, Field]) -> None:
         super().__init__()
         self._writer = writer
         self._form = form
+        self._origin = origin
 
     def emit(self, record: logging.LogRecord) -> None:
         given: Mapping[str, object] = getattr(record, "fields", {})
         event = record.getMessage() if _is_ours(record) else "library"
         fields = {name: _clean(value) for name, value in given.items()}
         fields |= _origin(record)
+        fields |= self._origin
         level = record.levelname.lower()
         self._writer.write(self._form.render(record.created, level, _tidy(event), fields), 1)
 

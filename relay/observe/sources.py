@@ -11,6 +11,7 @@ from time import monotonic, time
 from relay import __version__
 from relay.admin import StatusReport, UpstreamStatus
 from relay.admission.gate import Gate
+from relay.admission.remote import RemoteGate
 from relay.gaps import GapCounts
 from relay.observe.accesslog import AccessLog
 from relay.observe.metrics import Sources
@@ -72,6 +73,10 @@ class Seen(Sources):
 
     def store_up(self) -> Iterable[tuple[str, bool]]:
         return [("memory", True)]
+
+    def store_errors(self) -> Iterable[tuple[str, int]]:
+        gate = self._gate
+        return [("memory", gate.failures)] if isinstance(gate, RemoteGate) else []
 
     def status(self) -> StatusReport:
         """The state of things for the status page."""

@@ -6,9 +6,13 @@ endpoint then holds a `Park` of its own. Attempts are numbered per account; the 
 
 from __future__ import annotations
 
+import sys
+
 FIRST_PARK = 300.0
 LONGEST_PARK = 3600.0
 """Seconds; doubled from the first to the longest while nothing succeeds in between."""
+
+UNSHARED = sys.maxsize
 
 
 class Park:
@@ -46,7 +50,7 @@ class Park:
 class Account:
     """Load, pauses and park of one account. Lives while the configuration has an endpoint of it."""
 
-    __slots__ = ("begun", "clear_from", "inflight", "name", "park", "paused")
+    __slots__ = ("begun", "clear_from", "inflight", "name", "park", "paused", "share", "whole")
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -58,6 +62,16 @@ class Account:
         """Model (as the upstream calls it) to the end of its pause."""
         self.clear_from = 0.0
         """From when on neither the park nor any pause stands in the way."""
+        self.share = UNSHARED
+        """Of its permits, those that are this process's to use."""
+        self.whole = 1
+        """All of its permits, if they are shared out."""
+
+    def ceiling(self, most: int | None) -> int:
+        """How many attempts may be in flight here where `most` are allowed altogether."""
+        if most is None:
+            return UNSHARED
+        return min(most, self.share, most * self.share // self.whole)
 
     def passes(self, model: str, now: float) -> bool:
         return self.park.until <= now and self.paused.get(model, 0.0) <= now

@@ -10,7 +10,6 @@ pauses, load and averages stay. Rules that hold here:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from math import inf
@@ -84,7 +83,7 @@ class Endpoint:
     max_concurrent: int | None
     """Attempts in flight that the account allows, as this upstream's entry says."""
     ceiling: int
-    """The same as a number."""
+    """The same as a number; where workers share it out, this one's part."""
 
     def __init__(
         self,
@@ -239,6 +238,15 @@ class Endpoint:
         if self._listener is not None:
             self._listener(self, state, reason)
 
+    def bound(self) -> None:
+        """The limit of the account, or this process's share of it, has changed."""
+        self.ceiling = self.account.ceiling(self.max_concurrent)
+
+    def learn_park(self, until: float) -> None:
+        """Another process has parked this credential."""
+        self.park.until = max(self.park.until, until)
+        self._survey()
+
     # -- what is asked of it --
 
     def passes(self, model: str, now: float) -> bool:
@@ -284,8 +292,16 @@ _Key = tuple[str, Address | None, str | None, str, Path | None, bool]
 class Directory:
     """Finds endpoints and accounts again after a reload. Lives as long as the process."""
 
-    def __init__(self, listener: Listener | None = None, rng: Random | None = None) -> None:
+    def __init__(
+        self,
+        listener: Listener | None = None,
+        rng: Random | None = None,
+        *,
+        shared_out: bool = False,
+    ) -> None:
+        """`shared_out`: of an account's permits nothing is ours before it is granted (see `shares`)."""
         self._listener = listener
+        self._shared_out = shared_out
         self._rng = rng or Random()  # noqa: S311  jitter is no secret
         self._endpoints: dict[_Key, Endpoint] = {}
         self._accounts: dict[str, Account] = {}
@@ -320,7 +336,7 @@ class Directory:
             endpoint = self._endpoints[key] = Endpoint(
                 upstream,
                 self._label(upstream),
-                self._accounts.setdefault(account, Account(account)),
+                self._accounts.get(account) or self._account(account),
                 address,
                 credential,
                 Breaker(self._rng),
@@ -335,7 +351,7 @@ class Directory:
         endpoint.answer = answer
         endpoint.total = total
         endpoint.max_concurrent = max_concurrent
-        endpoint.ceiling = sys.maxsize if max_concurrent is None else max_concurrent
+        endpoint.bound()
         endpoint.freed()
         return endpoint
 
@@ -347,6 +363,12 @@ class Directory:
         used = {endpoint.account.name for endpoint in kept}
         self._accounts = {name: a for name, a in self._accounts.items() if name in used}
         return gone
+
+    def _account(self, name: str) -> Account:
+        account = self._accounts[name] = Account(name)
+        if self._shared_out:
+            account.share = 0
+        return account
 
     def _label(self, upstream: str) -> str:
         taken = {endpoint.label for endpoint in self._endpoints.values()}

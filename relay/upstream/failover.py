@@ -6,10 +6,12 @@ free; the others count against `retry.attempts` and, from the second on, against
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from random import Random
 
 from relay.errors import NoUpstream, RelayError, UpstreamRateLimited, UpstreamTimeout
+from relay.upstream.account import Account
 from relay.upstream.failures import Failure, Retry
 from relay.upstream.pool import Member, Pool
 
@@ -17,6 +19,8 @@ REST = (0.025, 0.25)
 """Seconds before the last member is tried again, drawn evenly: callers that failed together come back apart."""
 
 _random = Random()
+# Workers are forked: each draws for itself.
+os.register_at_fork(after_in_child=_random.seed)
 
 
 class Failover:
@@ -56,6 +60,20 @@ class Failover:
         if member is not None:
             self._tried.append(member)
         return member
+
+    def short(self, now: float, picked: Member | None) -> list[Account]:
+        """Accounts with a better member than the one just picked, kept from it by this process's share of permits.
+
+        If there are any, nothing was picked.
+        """
+        if picked is not None and picked.tier == self._pool.first_tier:
+            return []
+        if picked is not None:
+            self._tried.pop()
+        short = [] if self._closed else self._pool.short(now, self._tried, picked)
+        if picked is not None and not short:
+            self._tried.append(picked)
+        return short
 
     def repeat(self, now: float) -> float | None:
         """Seconds after which the last member should be tried once more, None when it should not.

@@ -18,6 +18,7 @@ from relay.errors import (
     UpstreamOverloaded,
     UpstreamRateLimited,
 )
+from relay.upstream.account import Account
 from relay.upstream.balance import STRATEGIES, Tier
 from relay.upstream.breaker import State
 from relay.upstream.budget import RetryBudget
@@ -93,7 +94,7 @@ class Member:
 class Pool:
     """The members of one model by tier, and their retry budget. Lives as long as its snapshot."""
 
-    __slots__ = ("_choose", "_only", "_serving", "_tiers", "budget", "members")
+    __slots__ = ("_choose", "_only", "_serving", "_tiers", "budget", "first_tier", "members")
 
     def __init__(
         self,
@@ -112,6 +113,7 @@ class Pool:
             Tier([member for member in self._serving if member.tier == tier])
             for tier in sorted({member.tier for member in self._serving})
         ]
+        self.first_tier = self._tiers[0].members[0].tier if self._tiers else 0
 
     @property
     def demo(self) -> bool:
@@ -144,6 +146,22 @@ class Pool:
             return True
         last = self._last(now)
         return last is not None and last not in tried
+
+    def short(self, now: float, tried: Collection[Member], picked: Member | None) -> list[Account]:
+        """The accounts that had a better member than the picked one, or one at all, had this process more permits."""
+        short: dict[str, Account] = {}
+        for member in self._serving:
+            endpoint = member.endpoint
+            account = endpoint.account
+            if picked is not None and member.tier >= picked.tier:
+                continue
+            if account.inflight < endpoint.ceiling or endpoint.max_concurrent is None:
+                continue
+            if endpoint.ceiling >= endpoint.max_concurrent or member in tried:
+                continue
+            if endpoint.passes(member.model, now):
+                short[account.name] = account
+        return list(short.values())
 
     def may_repeat(self, member: Member, failure: Failure, now: float) -> bool:
         """Whether a call that has nobody left to try may try this one, its last, once more after a short rest.

@@ -27,6 +27,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = os.environ.get("RELAY_TEST_PACKAGE") or str(ROOT)
 """Where the package under test stands: the sources, or what `make compile` made of them."""
 
+WORKERS = int(os.environ.get("RELAY_TEST_WORKERS", "1"))
+"""Processes of a relay whose test does not say how many."""
+
 Fields = dict[str, Any]
 Models = dict[str, Fields]
 Upstreams = dict[str, Upstream | Fields]
@@ -48,7 +51,7 @@ def config(
         pool = [{"upstream": name, "tier": tier} for tier, name in enumerate(upstreams)]
         models = {"m": {"pool": pool, "retry": {"attempts": 3, "budget": "100%"}}}
     whole: Fields = {
-        "server": {"listen": "127.0.0.1:0", "workers": 1},
+        "server": {"listen": "127.0.0.1:0", "workers": WORKERS},
         "admin": {"listen": "127.0.0.1:0"},
         "upstreams": ready,
         "models": dict(models),
@@ -74,7 +77,7 @@ class RelayProcess:
     ) -> None:
         self._fields = fields
         self.path = fields if isinstance(fields, Path) else directory / "config.yaml"
-        self._env = {"PATH": os.environ["PATH"], "PYTHONPATH": PACKAGE} | dict(env or {})
+        self.env = {"PATH": os.environ["PATH"], "PYTHONPATH": PACKAGE} | dict(env or {})
         self._directory = directory
         self.calls: list[Line] = []
         self.lines: list[Line] = []
@@ -96,9 +99,9 @@ class RelayProcess:
             state = {"state": {"path": str(self._directory / "state")}}
             self.write(state | self._fields)
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "relay", "serve", "-c", str(self.path)),
+            *self.command(self.path),
             cwd=self._directory,
-            env=self._env,
+            env=self.env,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -135,6 +138,11 @@ class RelayProcess:
             assert code == 0, f"exit code {code}\n{self.stderr}"
         assert "Traceback" not in self.stderr, self.stderr
         assert not [call for call in self.calls if call.get("error") == "internal_error"]
+
+    @staticmethod
+    def command(path: Path) -> tuple[str, ...]:
+        """What starts a relay with this file."""
+        return (sys.executable, "-m", "relay", "serve", "-c", str(path))
 
     @property
     def pid(self) -> int:

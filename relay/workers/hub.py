@@ -1,0 +1,161 @@
+"""The hub: what must hold for all workers is decided here, and the admin port speaks for the whole.
+
+It has no clients, so that it is never busy with streams. If it dies, the parent starts the next one, and the workers
+tell that one what they hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import uvloop
+from aiohttp import web
+
+from relay import admin, banner, process, reload
+from relay.admission.authority import Authority
+from relay.admission.principals import Principals
+from relay.config.model import Config
+from relay.health import BEAT
+from relay.observe import logs
+from relay.snapshot import Demo, Memory, Snapshot
+from relay.timers import TICK
+from relay.upstream.endpoint import Directory
+from relay.upstream.shares import limits_of
+from relay.workers import child
+from relay.workers.members import Members
+from relay.workers.overview import Overview
+from relay.workers.reloading import Reloading
+from relay.workers.seat import Seat
+
+log = logs.get("hub")
+
+HUB: Final = -1
+"""Its number among the workers'."""
+NO_PORT: Final = 1
+"""The demo's, as far as the hub is concerned: it calls nobody."""
+
+
+class Hub:
+    """The parts of the hub's process. Implements `reloading.Subject`."""
+
+    def __init__(self, seat: Seat, config: Config, log_dropped: Callable[[], int]) -> None:
+        self._loop = loop = asyncio.get_running_loop()
+        self._seat = seat
+        self._log_dropped = log_dropped
+        self._memory = Memory(loop, Directory(), process.log_bug)
+        self._demo = Demo(NO_PORT, "", seat.demo_key)
+        self._snapshot = snapshot = self.compile(config)
+        self._authority = Authority(snapshot.principals, config.groups)
+        self.members = Members(self._authority, seat.board)
+        self.members.on_serving = self._announce
+        self._overview = Overview(self.members, seat.board, snapshot)
+        self.metrics = self._overview.metrics
+        self._guard = admin.Guard(None)
+        self._reloading = Reloading(self)
+        self._stop = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+        self._beat: asyncio.TimerHandle | None = None
+        loop.set_exception_handler(process.log_loop)
+        self._follow(seat.board.accepted())
+
+    @property
+    def config(self) -> Config:
+        return self._snapshot.config
+
+    async def run(self) -> None:
+        """Until the parent says that it is over: when no worker is left."""
+        try:
+            await self._open_admin()
+            await self.members.start(self._seat.link)
+            self._loop.add_signal_handler(child.RELOAD, self._reloading.ask)
+            self._loop.add_signal_handler(child.STOP, self._stop.set)
+            child.listen_to_orders()
+            self._tick()
+            process.settle_memory()
+            await self._stop.wait()
+        finally:
+            await self._close()
+
+    async def _open_admin(self) -> None:
+        shown = self._overview
+        app = admin.build(shown, shown, shown.status, self._guard, shown.refresh)
+        self._runner = admin.Runner(app)
+        await self._runner.setup()
+        for listener in self._seat.listeners:
+            await web.SockSite(self._runner, listener).start()
+
+    async def _close(self) -> None:
+        if self._beat is not None:
+            self._beat.cancel()
+        await self._reloading.close()
+        self.members.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    def _tick(self) -> None:
+        self._overview.beat()
+        self._overview.log_lost = self._log_dropped()
+        self._beat = self._loop.call_later(BEAT, self._tick)
+
+    def _announce(self) -> None:
+        """All workers serve: the relay says so, once in its life."""
+        seat = self._seat
+        if seat.board.announced:
+            return
+        seat.board.announce()
+        assert self._runner is not None, "opened before anybody can join"
+        host, port = self._runner.addresses[0][:2]
+        admin_at = banner.written(host, port)
+        banner.announce(self._snapshot, seat.listen, admin_at, seat.demo_key, human=seat.human)
+
+    # -- configuration --
+
+    def compile(self, config: Config, principals: Principals | None = None) -> Snapshot:
+        return Snapshot(config, self._memory, self._demo, principals)
+
+    def apply(self, snapshot: Snapshot, source: bytes | None) -> Callable[[reload.Breathe], None]:
+        """Makes a new configuration the one in force here; `source` is its text where a reload has brought it."""
+        old, self._snapshot = self._snapshot, snapshot
+        purses = self._authority.reload(snapshot.principals, snapshot.config.groups)
+        self._catch_up()
+        if source is not None:
+            self._seat.board.accept(source)
+        self._follow(source)
+        return partial(reload.let_go, old.principals, old.config.filed, purses)
+
+    def _catch_up(self) -> None:
+        """Limits of keys that have not called since the reload follow it, some at a time."""
+        if self._authority.gate.catch_up():
+            self._loop.call_later(TICK, self._catch_up)
+
+    def _follow(self, source: bytes | None) -> None:
+        """Everything here is as the configuration in force says."""
+        snapshot = self._snapshot
+        config = snapshot.config
+        endpoints = [e for group in snapshot.endpoints.values() for e in group]
+        self._memory.directory.keep(endpoints)
+        self.members.follow(config.digest, source)
+        self.members.obey(self.members.ledger.configure(limits_of(endpoints)))
+        self._overview.configure(snapshot)
+        token = config.admin.token
+        self._guard.change(None if token is None else token.get_secret_value())
+
+
+def run(config: Config, seat: Seat) -> int:
+    """The hub's process. Returns its exit code."""
+    streams = logs.setup(human=seat.human)
+    try:
+        uvloop.run(_serve(seat, seat.config(config), lambda: streams.dropped))
+    except BaseException as error:
+        log.crash("hub_failed", error)
+        return 1
+    finally:
+        streams.close()
+    return 0
+
+
+async def _serve(seat: Seat, config: Config, log_dropped: Callable[[], int]) -> None:
+    await Hub(seat, config, log_dropped).run()

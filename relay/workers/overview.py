@@ -1,0 +1,161 @@
+"""What the admin port shows of several workers: their numbers as one, their health as one.
+
+Implements `admin.Scraped` and `admin.Readiness`; the numbers that belong to the whole (limits, reloads, restarts) are
+the hub's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import monotonic, time
+
+import msgspec
+
+from relay import __version__
+from relay.admin import StatusReport, UpstreamStatus
+from relay.health import Health
+from relay.observe.exposition import Exposition, Processes, Snapshot
+from relay.observe.merging import Merging, totals
+from relay.observe.metrics import Metrics, Sources
+from relay.snapshot import Snapshot as Configuration
+from relay.workers import child
+from relay.workers.board import Board
+from relay.workers.members import Members
+from relay.workers.messages import Count
+
+SCRAPE_WAIT = 0.3
+"""Seconds a scrape waits for a worker's numbers; one that is too busy is shown as it was a second ago."""
+
+
+class Overview(Sources):
+    """Lives as long as the hub."""
+
+    def __init__(self, members: Members, board: Board, configuration: Configuration) -> None:
+        self._members = members
+        self._board = board
+        self._configuration = configuration
+        self._started = monotonic()
+        kept = board.counted()
+        base = None if kept is None else msgspec.msgpack.decode(kept, type=Snapshot)
+        self._merging = Merging(base)
+        self._exposition = Exposition(Processes(self._pids))
+        self._health = Health()
+        self._health.phase = "ready"
+        self._health.draining = board.is_draining
+        self._live: list[Snapshot] = []
+        """The workers' numbers for the next page."""
+        self._questions = 0
+        self.metrics = Metrics(self)
+        self.log_lost = 0
+        members.on_death = self._died
+
+    def configure(self, configuration: Configuration) -> None:
+        """This configuration is in effect."""
+        self._configuration = configuration
+        config = configuration.config
+        models, upstreams = list(configuration.routes), list(config.upstreams)
+        keys = configuration.principals
+        self.metrics.configure(models, upstreams, keys, config.observability.slow_first_token)
+        self.metrics.reloaded(successful=True, wall=time())
+        self._merging.configure(models, upstreams, keys)
+
+    def beat(self) -> None:
+        """The hub's loop turns."""
+        self._health.beat()
+
+    def _died(self, last: Snapshot) -> None:
+        self._merging.fold(last)
+        self._board.count(msgspec.msgpack.encode(self._merging.base))
+
+    def _pids(self) -> list[int]:
+        return [*child.own_pids(), *(pid for pid in self._board.pids() if pid)]
+
+    # -- admin.Scraped --
+
+    async def refresh(self) -> None:
+        """Asks the workers for their numbers."""
+        self._questions += 1
+        asked = self._questions
+        self._members.tell(Count(asked))
+
+        def all_answered() -> bool:
+            return all(member.answered >= asked for member in self._members.present())
+
+        await self._members.until(all_answered, SCRAPE_WAIT)
+
+    def snapshot(self) -> Snapshot:
+        """The hub's own; the workers' are added to it with the page, which takes tens of milliseconds for many keys."""
+        self._live = [member.numbers for member in self._members.present()]
+        return self.metrics.snapshot()
+
+    def page(self, snapshot: Snapshot, openmetrics: bool) -> bytes:
+        return self._exposition.page(self._merging.merge(snapshot, self._live), openmetrics)
+
+    def status(self) -> StatusReport:
+        """The state of things for the status page, as told within the last second."""
+        live = [member.numbers for member in self._members.present()]
+        config = self._configuration.config
+        states: dict[str, dict[str, int]] = {}
+        for (upstream, state), count in totals("relay_upstream_state", live).items():
+            if count:
+                states.setdefault(upstream, {})[state] = int(count)
+        inflight = totals("relay_upstream_inflight", live)
+        return StatusReport(
+            __version__,
+            monotonic() - self._started,
+            str(config.path),
+            config.digest,
+            int(sum(totals("relay_inflight_streams", live).values())),
+            [
+                UpstreamStatus(
+                    name, states.get(name, {}), int(inflight.get((name,), 0)), self._limit(name)
+                )
+                for name in self._configuration.endpoints
+            ],
+        )
+
+    # -- admin.Readiness --
+
+    def livez(self) -> tuple[int, bytes]:
+        return self._health.livez()
+
+    def readyz(self) -> tuple[int, bytes]:
+        """As one process tells it."""
+        reason = self.reason()
+        if reason is not None:
+            return 503, msgspec.json.encode({"status": "not ready", "reason": reason})
+        return 200, msgspec.json.encode({"status": "ready", "degraded": self.degraded()})
+
+    def reason(self) -> str | None:
+        """New calls are welcome as long as one worker serves."""
+        if not self._board.is_draining() and len(self._members.missing()) == self._board.workers:
+            return "starting"
+        return self._health.reason()
+
+    def degraded(self) -> list[str]:
+        limping = {each: None for m in self._members.present() for each in m.degraded}
+        return [*limping, *(f"worker {number} is away" for number in self._members.missing())]
+
+    # -- metrics.Sources: what belongs to the whole --
+
+    def key_ratios(self) -> Iterable[tuple[str, str, float]]:
+        return self._members.authority.gate.iter_ratios(monotonic(), time())
+
+    def key_expiries(self) -> Iterable[tuple[str, float]]:
+        return self._configuration.principals.expiries()
+
+    def upstream_inflight(self) -> Iterable[tuple[str, int, int | None]]:
+        return [(name, 0, self._limit(name)) for name in self._configuration.endpoints]
+
+    def store_up(self) -> Iterable[tuple[str, bool]]:
+        return [("memory", True)]
+
+    def log_dropped(self) -> int:
+        return self.log_lost
+
+    def worker_restarts(self) -> int:
+        return self._board.restarts
+
+    def _limit(self, upstream: str) -> int | None:
+        endpoints = self._configuration.endpoints[upstream]
+        return endpoints[0].max_concurrent if endpoints else None

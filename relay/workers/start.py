@@ -1,0 +1,37 @@
+"""What `relay serve` runs: reads the configuration, and decides how many processes serve it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from aiohttp import http_parser
+
+from relay import app
+from relay.config import file
+from relay.config.model import Config
+from relay.workers import parent
+from relay.workers.cpus import usable_cpus
+
+
+def serve(path: Path, human: bool | None = None) -> int:
+    """Runs a relay until it is told to stop. Returns the exit code."""
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        sys.stderr.write("relay: aiohttp's C parser is missing: install aiohttp's binary wheel\n")
+        return 1
+    try:
+        config = file.load(path, os.environ)
+    except file.ConfigErrors as error:
+        sys.stderr.writelines(f"{fault}\n" for fault in error.faults)
+        return 1
+    workers = workers_of(config)
+    if workers == 1:
+        return app.serve(config, human=human)
+    return parent.serve(config, workers, human=human)
+
+
+def workers_of(config: Config) -> int:
+    """The processes that serve clients."""
+    workers = config.server.workers
+    return usable_cpus() if isinstance(workers, str) else workers
