@@ -367,12 +367,13 @@ class Exchange(Waits):
         proxy, record = self._proxy, self.call.record
         proxy.ended(self)
         now = monotonic()
-        attempt = self._serving
+        # They know this call, too: in a circle, all of it would be left to the garbage collector.
+        attempt, self._serving = self._serving, None
+        stream, self._stream = self._stream, None
         if attempt is not None:
             attempt.close(*failures.of_end(cause))
             record.tried(attempt.record())
             record.cause = cause
-        stream = self._stream
         if isinstance(stream, Passage):
             record.usage = stream.usage
         elif stream is not None:
