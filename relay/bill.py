@@ -8,6 +8,7 @@ is told; to settle one that waits withdraws it.
 from __future__ import annotations
 
 from time import monotonic
+from typing import Final
 
 from relay.admission.gate import Applicant, Gate, Lease
 from relay.call import Call
@@ -15,7 +16,7 @@ from relay.chatbody import ChatBody
 from relay.snapshot import NO_NEED, Route, Snapshot
 from relay.usage import Usage
 
-BYTES_A_TOKEN = 4
+BYTES_A_TOKEN: Final = 4
 """What an estimate takes for a token of a prompt that nobody counted."""
 
 

@@ -7,10 +7,11 @@ whether a segment consists of whole chunks of whole events, so that its bytes ca
 from __future__ import annotations
 
 import re
+from typing import Final
 
-MAX_LINE = 256
+MAX_LINE: Final = 256
 """Bytes of a chunk-size line with its extensions, which we skip."""
-MAX_TRAILER = 8192
+MAX_TRAILER: Final = 8192
 """Bytes of all trailer lines together, which we drop."""
 
 _SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
@@ -18,7 +19,7 @@ _LINE = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 
 SIZES: dict[bytes, int] = {}
 """Size lines seen and found strict: a look-up is a tenth of a match. Bounded; sizes repeat in a stream."""
-_SIZES_KEPT = 4096
+_SIZES_KEPT: Final = 4096
 
 
 class BadFraming(Exception):
@@ -47,7 +48,7 @@ def frame(payload: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(payload), payload)
 
 
-LAST_CHUNK = b"0\r\n\r\n"
+LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
 def whole_events(data: bytes) -> int:

@@ -24,16 +24,16 @@ from relay.heads import HeadParser
 from relay.port import Port
 from relay.timers import NEVER
 
-MAX_STASH = 65536
+MAX_STASH: Final = 65536
 """Bytes pipelined behind a running call that are held."""
-MAX_DRAINED = 65536
+MAX_DRAINED: Final = 65536
 """Bytes of an unwanted body that are read away so that the client sees the answer before the close."""
-LINGER = 2.0
+LINGER: Final = 2.0
 """Seconds in which it is read away."""
-HIGH_WATER = 32768
+HIGH_WATER: Final = 32768
 """Bytes waiting for a slow client, beside the kernel's `listener.MAX_UNSENT`, at which its upstream is paused."""
 
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 _IDLE: Final = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from aiohttp import http_parser
 from aiohttp.base_protocol import BaseProtocol
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from aiohttp.http import HttpVersion
     from multidict import CIMultiDictProxy
 
-MAX_HEAD = 65536
+MAX_HEAD: Final = 65536
 """Bytes of a head. A single line may have 8,190, there may be 128 (aiohttp's limits)."""
-MEMO_SIZE = 2048
+MEMO_SIZE: Final = 2048
 """Heads remembered. They hold bearer tokens: bounded, and cleared by a reload."""
-MAX_FIRST_TOKEN_MS = 10**9
+MAX_FIRST_TOKEN_MS: Final = 10**9
 
 _FORWARDED = (
     "accept",
@@ -72,7 +72,7 @@ class Request:
         """Where the body begins in the data."""
 
 
-_BEARER = b"uthorization: Bearer "
+_BEARER: Final = b"uthorization: Bearer "
 """Of a header's line, whatever its first letter."""
 _KEY = re.compile(rb"[!-~]+")
 """What the parser takes for a bearer's key without a second look."""

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
-MOST_MEMBERS = 1024
+MOST_MEMBERS: Final = 1024
 """Requests and events have some twenty. Each costs a microsecond or two here: a hostile body must not buy millions."""
 
 _skip = msgspec.json.Decoder(msgspec.Raw).decode

@@ -6,6 +6,7 @@ There is no room for an error inside a JSON body, so the missing end of the tran
 from __future__ import annotations
 
 from time import monotonic
+from typing import Final
 
 from relay.call import Client
 from relay.chunked import LAST_CHUNK, frame, unframed
@@ -15,7 +16,7 @@ from relay.timers import NEVER, Wheel
 from relay.upstream.wire import Connection
 from relay.usage import Usage, usage_at_end
 
-TAIL = 2048
+TAIL: Final = 2048
 """Bytes of the end that are kept: upstreams write the usage last."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Final, Literal
 
 from relay.errors import Outcome, RelayError
 from relay.usage import Usage
@@ -102,9 +102,9 @@ class CallRecord:
 Observer = Callable[[list[CallRecord]], None]
 """Is told of ended calls in batches, in the order of their ends. Must not block and must not raise."""
 
-BATCH = 64
+BATCH: Final = 64
 """Records observed together: what an observer does once per batch costs nothing per call."""
-BATCH_WAIT = 0.05
+BATCH_WAIT: Final = 0.05
 """Seconds the first record of a batch waits for the others."""
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Final
 
 from relay.chunked import LAST_CHUNK, frame
 
@@ -20,13 +21,13 @@ _STREAM = (
     # nginx would collect the stream into its buffers otherwise.
     b"x-accel-buffering: no\r\n"
 )
-_CHUNKED = b"transfer-encoding: chunked\r\n"
-_CLOSE = b"connection: close\r\n"
-_JSON = b"content-type: application/json\r\n"
+_CHUNKED: Final = b"transfer-encoding: chunked\r\n"
+_CLOSE: Final = b"connection: close\r\n"
+_JSON: Final = b"content-type: application/json\r\n"
 # The same, with the beginning or the end of the line beside them.
 _JSON_LENGTH = _JSON + b"content-length: "
 _CLOSED = b"\r\n" + _CLOSE
-_KEPT_10 = b"\r\nconnection: keep-alive\r\n"
+_KEPT_10: Final = b"\r\nconnection: keep-alive\r\n"
 
 
 class Date:
@@ -83,7 +84,7 @@ def empty_head(status: int, lines: bytes, *, keep_alive: bool) -> bytes:
     return b"%b%b%b%b\r\n" % (line, length, b"" if keep_alive else _CLOSE, lines)
 
 
-_METHODS = b"GET, POST, DELETE, OPTIONS"
+_METHODS: Final = b"GET, POST, DELETE, OPTIONS"
 _EXPOSED = (
     b"x-request-id, x-upstream-request-id, retry-after, retry-after-ms, x-should-retry, "
     b"x-ratelimit-limit-requests, x-ratelimit-limit-tokens, x-ratelimit-remaining-requests, "
@@ -94,7 +95,7 @@ _ASKED = (
     b"authorization, content-type, accept, openai-organization, openai-project, openai-beta, "
     b"idempotency-key, x-relay-first-token-ms"
 )
-PREFLIGHT_AGE = 7200
+PREFLIGHT_AGE: Final = 7200
 """Seconds a browser may remember a preflight: Chromium's cap."""
 
 

@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 from collections.abc import Callable, Iterator
 from math import inf
+from typing import Final
 
 from relay.admission.gate import Need
 from relay.admission.principals import Principal, Principals
@@ -29,18 +30,18 @@ from relay.upstream.pool import Member, Pool
 from relay.upstream.scrub import Scrubber
 from relay.usage import Usage
 
-FIRST_RATIO = 0.25
+FIRST_RATIO: Final = 0.25
 """Tokens a byte of a prompt, before any answer taught better."""
-LEARNING = 0.05
+LEARNING: Final = 0.05
 """Weight of one report in the learnt ratio."""
-MARGIN = 1.1
+MARGIN: Final = 1.1
 """On the learnt ratio: prompts differ."""
 
 LOOPBACK = ("127.0.0.1", "::1")
-ADDRESSES_KEPT = 4096
+ADDRESSES_KEPT: Final = 4096
 """Addresses whose trust is remembered."""
 
-CHAT_PATH = b"/chat/completions"
+CHAT_PATH: Final = b"/chat/completions"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 NO_NEED = Need(0, 0, 0)

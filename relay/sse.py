@@ -25,10 +25,10 @@ from relay.shapes import (
 )
 from relay.usage import ChatUsage, Usage, read_usage
 
-MAX_EVENT = 16 * 1024 * 1024
+MAX_EVENT: Final = 16 * 1024 * 1024
 """Bytes. Tool arguments and images make events of megabytes; what is larger is an attack or a bug."""
 
-_BOM = b"\xef\xbb\xbf"
+_BOM: Final = b"\xef\xbb\xbf"
 
 _BLANK_LINE = re.compile(rb"\n(?:\n|\r\n|\r(?!\n|\Z))|\r\r")
 """The end of a line and the blank line after it.

@@ -6,13 +6,15 @@ from a model; the header `x-relay-fallback: static` and the record can.
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from relay import replies
 from relay.call import Call
 from relay.chatbody import ChatBody
 
-PIECE = 24
+PIECE: Final = 24
 """Characters a delta."""
 
 _encode = msgspec.json.Encoder().encode

@@ -11,6 +11,7 @@ Rules that hold here:
 from __future__ import annotations
 
 from time import monotonic
+from typing import Final
 
 from relay.call import Client
 from relay.chunked import LAST_CHUNK, frame, unframed
@@ -27,7 +28,7 @@ from relay.upstream.tail import Tail
 from relay.upstream.wire import Connection
 from relay.usage import Usage
 
-KEEP_ALIVE = b": keep-alive\n\n"
+KEEP_ALIVE: Final = b": keep-alive\n\n"
 """The one thing that OpenAI SDKs safely ignore."""
 
 

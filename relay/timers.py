@@ -12,15 +12,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
-TICK = 0.02
+TICK: Final = 0.02
 """Seconds: the precision of every deadline. Timeouts are hundreds of milliseconds at the least."""
 
-ROUNDING = 0.001
+ROUNDING: Final = 0.001
 """Seconds by which a timer of the loop may come early."""
 
-NEVER = -1
+NEVER: Final = -1
 """The slot of an object that is in no wheel."""
 
 

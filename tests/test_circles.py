@@ -36,7 +36,7 @@ def test_an_ended_call_leaves_no_circle(saved: list[object], stream: bool, end: 
             elif end == "error":
                 provider.say(fault(400))
             if end != "left":
-                assert caller.answers.only
+                assert caller.answers.only.status in (200, 400)
             caller.leave()
             assert len(plane.records) == 1
             plane.records.clear()

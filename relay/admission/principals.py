@@ -15,6 +15,7 @@ from decimal import Decimal
 from fnmatch import translate
 from functools import lru_cache
 from hashlib import sha256
+from typing import Final
 
 from relay.admission.configured import (
     NO_LIMITS,
@@ -31,12 +32,12 @@ from relay.errors import AddressNotAllowed, InvalidKey, NoKey, RelayError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-_SCHEME = b"bearer "
-_KNOWN_MODELS = 256
+_SCHEME: Final = b"bearer "
+_KNOWN_MODELS: Final = 256
 """Verdicts a principal remembers: model names are the client's words, so memory must be bounded."""
 
 
-STEP = 256
+STEP: Final = 256
 """Principals between two breaths: a fraction of a millisecond."""
 
 

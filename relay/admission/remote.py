@@ -12,6 +12,7 @@ whoever owns the link brings the answers. Rules that hold inside:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
 from relay.admission.authority import Ask, Held, Refusal, error_of
 from relay.admission.configured import GroupLike
@@ -20,7 +21,7 @@ from relay.admission.principals import Principal, Principals
 from relay.admission.windows import Level
 from relay.errors import StoreUnavailable
 
-PATIENCE = 1.0
+PATIENCE: Final = 1.0
 """Seconds a call waits for the authority."""
 
 Settlement = tuple[int, int, int]

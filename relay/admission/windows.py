@@ -11,18 +11,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Final
 
-MINUTE = 60_000
+MINUTE: Final = 60_000
 """Milliseconds in which an empty bucket becomes full; also the parts a token is counted in, so that
 a bucket gains exactly `limit` parts per millisecond and no fraction is ever rounded."""
 
-DAY = 86_400
+DAY: Final = 86_400
 """Seconds; unix time has no leap seconds, so UTC days start at its multiples."""
 
-MOST_LOWS = 64
+MOST_LOWS: Final = 64
 """Low points a bucket remembers; in practice a handful."""
 
-PERMIT_WAIT = 1.0
+PERMIT_WAIT: Final = 1.0
 """Seconds promised to a call that found all permits taken: nobody knows when a stream ends."""
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Collection, Container
+from typing import Final
 
 from relay.observe.exposition import Buckets, Labels, Seen
 from relay.observe.families import (
@@ -26,10 +27,10 @@ OTHER = "other"
 NO_UPSTREAM = "none"
 STATIC = "static"
 
-MAX_KEYS = 1000
+MAX_KEYS: Final = 1000
 """Keys that get a label of their own: those seen first. 100,000 would be a million series."""
 
-NANO_DOLLARS = 1_000_000_000
+NANO_DOLLARS: Final = 1_000_000_000
 """A dollar's."""
 
 Pair = tuple[str, str]

@@ -7,9 +7,10 @@ endpoint then holds a `Park` of its own. Attempts are numbered per account; the 
 from __future__ import annotations
 
 import sys
+from typing import Final
 
-FIRST_PARK = 300.0
-LONGEST_PARK = 3600.0
+FIRST_PARK: Final = 300.0
+LONGEST_PARK: Final = 3600.0
 """Seconds; doubled from the first to the longest while nothing succeeds in between."""
 
 UNSHARED = sys.maxsize

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic, time
-from typing import Protocol
+from typing import Final, Protocol
 
 from relay.chunked import unframed
 from relay.records import AttemptRecord
@@ -29,11 +29,11 @@ from relay.upstream.pool import Member
 from relay.upstream.wire import Connection
 from relay.usage import Usage
 
-MAX_HELD = 1024 * 1024
+MAX_HELD: Final = 1024 * 1024
 """Bytes of a plain answer that are held back so that a short, cut or wrong one can still fail over."""
-MAX_DECODED = 16 * 1024 * 1024
+MAX_DECODED: Final = 16 * 1024 * 1024
 """Bytes of a plain answer that was compressed."""
-MAX_ERROR_BODY = 65536
+MAX_ERROR_BODY: Final = 65536
 """Bytes read of an error answer."""
 
 

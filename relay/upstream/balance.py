@@ -16,21 +16,21 @@ from heapq import heapify, heapreplace, nsmallest
 from itertools import accumulate
 from math import ceil, inf, lcm, log
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from relay.upstream.pool import Member
 
-EXPLORE = 0.05
+EXPLORE: Final = 0.05
 """Share of `fastest` picks that ignore the averages, so that a member that was slow once is measured again."""
-BOUND = 1.25
+BOUND: Final = 1.25
 """`prefix`: a member takes up to this times its share of the load before calls go elsewhere."""
 
-PLACES = 2**15
+PLACES: Final = 2**15
 """`prefix`: prefixes that differ share one of so many places; of 200 members each has the first rank at about 160."""
-RANKED = 4
+RANKED: Final = 4
 """Members remembered for a place. Only if none of them will do, all are asked."""
-COUNTED = 0.01
+COUNTED: Final = 0.01
 """Seconds for which the load of a tier is not counted anew; what is picked meanwhile is added."""
 
 _64_BITS = 2**64 - 1

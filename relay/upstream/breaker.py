@@ -15,20 +15,21 @@ from __future__ import annotations
 
 import enum
 from random import Random
+from typing import Final
 
-RUN = 5
+RUN: Final = 5
 """Failures in a row (Envoy, Finagle)."""
-WINDOW = 30.0
+WINDOW: Final = 30.0
 """Seconds over which the share of successes is taken."""
-SAMPLES = 10
+SAMPLES: Final = 10
 """Verdicts within the window below which a share says nothing."""
-SHARE = 0.8
+SHARE: Final = 0.8
 """Of the verdicts within the window; fewer successes open (Finagle)."""
-FIRST_EJECTION = 5.0
-LONGEST_EJECTION = 60.0
+FIRST_EJECTION: Final = 5.0
+LONGEST_EJECTION: Final = 60.0
 """Seconds; doubled from the first to the longest, each with equal jitter: half of it fixed, half drawn."""
 
-_SLOTS = 10
+_SLOTS: Final = 10
 _SLOT = WINDOW / _SLOTS
 
 

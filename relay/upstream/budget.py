@@ -7,14 +7,16 @@ never less than the floor. So in an outage retries stay a fixed share of the tra
 
 from __future__ import annotations
 
-FLOOR = 3
+from typing import Final
+
+FLOOR: Final = 3
 """Attempts, both in ten seconds and at the start (Envoy's floor of retries under way)."""
-WINDOW = 10.0
+WINDOW: Final = 10.0
 """Seconds of traffic that the bucket can hold (Finagle's time to live of a deposit)."""
 
-_SLOTS = 10
+_SLOTS: Final = 10
 _SLOT = WINDOW / _SLOTS
-_ONE = 1_000_000
+_ONE: Final = 1_000_000
 """An attempt: whole numbers, so that ten deposits of 20 % are two attempts and not nearly two."""
 
 

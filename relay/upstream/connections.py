@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from relay.upstream.endpoint import Endpoint
     from relay.upstream.wire import Connection
 
-MAX_KEPT = 1000
+MAX_KEPT: Final = 1000
 """Idle connections of one endpoint."""
 
 

@@ -7,12 +7,13 @@ does not end is a truncated body, which the libraries do not tell by themselves.
 from __future__ import annotations
 
 import zlib
+from typing import Final
 
-MAX_STEP = 16 * 1024 * 1024
+MAX_STEP: Final = 16 * 1024 * 1024
 """Bytes that one segment may decode to (a segment has 64–256 KiB)."""
-MAX_RATIO = 200
+MAX_RATIO: Final = 200
 """Decoded to received bytes over the whole body, past the first `FREE` bytes."""
-FREE = 4 * 1024 * 1024
+FREE: Final = 4 * 1024 * 1024
 
 
 class BadCoding(Exception):

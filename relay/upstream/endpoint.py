@@ -15,15 +15,16 @@ from hashlib import blake2b
 from math import inf
 from pathlib import Path
 from random import Random
+from typing import Final
 
 from relay.upstream.account import Account, Park
 from relay.upstream.address import Address, parse
 from relay.upstream.breaker import Breaker, State
 from relay.upstream.verdicts import Effect, Failure, Verdict
 
-FORBIDDEN_ROW = 3
+FORBIDDEN_ROW: Final = 3
 """A 403 may be one client's content; so many in a row are the credential."""
-LEARNING = 0.2
+LEARNING: Final = 0.2
 """Weight of the newest TTFT in the average: the last ten make up nine tenths of it."""
 
 PAUSED = "paused"

@@ -7,15 +7,16 @@ answer to answer, so a line that was judged once is looked up and not judged aga
 from __future__ import annotations
 
 import re
+from typing import Final
 
 from relay import __version__
 from relay.chunked import BadFraming
 
-MAX_HEAD = 65536
+MAX_HEAD: Final = 65536
 """Bytes of a response head. An upstream that sends more is broken."""
-MAX_LINES = 256
+MAX_LINES: Final = 256
 
-VIA = b"1.1 relay"
+VIA: Final = b"1.1 relay"
 """How we sign what we forward, and what tells us that a request has been here before (RFC 9110 §7.6.3)."""
 
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -42,7 +43,7 @@ _FORWARDED = (b"openai-processing-ms", b"openai-version")
 
 _lines: dict[bytes, tuple[bytes, bytes] | None] = {}
 """Lines judged: (name, value) of one we read, None for a valid one that we don't. Bounded."""
-_LINES_KEPT = 2048
+_LINES_KEPT: Final = 2048
 
 
 class ResponseHead:
@@ -122,7 +123,7 @@ def _judge(line: bytes) -> tuple[bytes, bytes] | None:
 
 _heads: dict[bytes, ResponseHead] = {}
 """Heads read, by their bytes: servers without a clock or a request id in them repeat themselves. Bounded."""
-_HEADS_KEPT = 256
+_HEADS_KEPT: Final = 256
 
 
 def parse_head(head: bytes) -> ResponseHead:

@@ -25,7 +25,7 @@ KEEP: Final = "keep"
 """What you have left is yours again."""
 
 
-LOOKS = 4
+LOOKS: Final = 4
 """How many looks a worker has to answer a recall; one that is too busy for it must not hold up the others."""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from math import inf
 from random import Random
+from typing import Final
 
 from relay.errors import (
     NoUpstream,
@@ -25,9 +26,9 @@ from relay.upstream.budget import RetryBudget
 from relay.upstream.endpoint import Endpoint
 from relay.upstream.verdicts import Effect, Failure, Retry, Verdict
 
-MODEL_ABSENT = 60.0
+MODEL_ABSENT: Final = 60.0
 """Seconds for which a member that does not know the model is passed over; trying again costs one free attempt."""
-RETRIES = 0.2
+RETRIES: Final = 0.2
 """The default share of calls that may be tried again."""
 
 

@@ -8,12 +8,12 @@ while the authority is asked, and then picks again. Pure: what is to be said gat
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from relay.upstream.account import Account
 from relay.upstream.endpoint import Endpoint
 
-PATIENCE = 1.0
+PATIENCE: Final = 1.0
 """Seconds a call waits for the authority; then it takes things as they are here."""
 
 

@@ -8,8 +8,9 @@ That costs a call and a copy per read: little for bytes that come by the ten tho
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
-SIP = 32768
+SIP: Final = 32768
 """Bytes of one read."""
 
 _ROOM = bytearray(SIP)

@@ -7,11 +7,12 @@ be used again.
 from __future__ import annotations
 
 from time import monotonic
+from typing import Final
 
 from relay.timers import NEVER, Wheel
 from relay.upstream.wire import Connection
 
-TAIL_WAIT = 2.0
+TAIL_WAIT: Final = 2.0
 """Seconds in which the framing may end."""
 
 

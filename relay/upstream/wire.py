@@ -20,12 +20,12 @@ from relay.upstream.sips import SIP, Sips
 if TYPE_CHECKING:
     from relay.upstream.connections import Connections
 
-MAX_INFORMATIONAL = 16
+MAX_INFORMATIONAL: Final = 16
 """1xx heads before the answer."""
-STALE_WITHIN = 2.0
+STALE_WITHIN: Final = 2.0
 """Seconds after a request in which a kept connection that breaks without a byte was closed before the request: round
 trips of a far upstream, and a lost packet. Any later, the upstream had the request and may have worked on it."""
-ONE_WRITE = 65536
+ONE_WRITE: Final = 65536
 """Bytes up to which head and body are joined for one write."""
 
 _HEAD: Final = 0
