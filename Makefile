@@ -27,7 +27,7 @@ help: ## list the targets
 run: $(VENV)/.run ## start the relay with config.yaml (CONFIG=... for another file)
 	@exec $(VENV)/bin/relay serve --text -c $(CONFIG)
 
-compile: $(COMPILED)/.done ## compile the hot path to C: half the CPU a call (needs cc, Python.h, a minute or two)
+compile: $(COMPILED)/.done ## compile the hot path to C: half the CPU a call (needs cc, Python.h, about three minutes)
 
 test: $(VENV)/.dev ## run the tests (ARGS='-k drain' for a part)
 	@$(PY) -m pytest $(ARGS)
@@ -109,7 +109,7 @@ $(VENV)/.dev: requirements-dev.lock | $(PY)
 
 $(COMPILED)/.done: setup.py pyproject.toml $(shell find relay -name '*.py') | $(VENV)/.dev
 	@rm -rf $(COMPILED) .cache/build && mkdir -p $(COMPILED)
-	@echo 'compiling: a minute or two'
+	@echo 'compiling: about three minutes'
 	@RELAY_COMPILE=1 $(PY) setup.py --quiet build --build-base .cache/build --build-lib $(COMPILED) \
 		> .cache/compile.log 2>&1 || { cat .cache/compile.log >&2; exit 1; }
 	@touch $@

@@ -132,9 +132,9 @@ class Call:
 
     __slots__ = (
         "body",
+        "caller",
         "client",
         "head",
-        "principal",
         "received",
         "record",
         "request_id",
@@ -146,7 +146,7 @@ class Call:
         head: Head,
         request_id: bytes,
         received: float,
-        principal: Principal,
+        principal: Principal | None,
         body: bytes,
         record: CallRecord,
     ) -> None:
@@ -155,10 +155,17 @@ class Call:
         self.request_id = request_id
         self.received = received
         """Seconds of the loop's clock."""
-        self.principal = principal
+        self.caller = principal
+        """Whose key it is; None for what needs no key."""
         self.body = body
         """The client's original bytes; dropped at the commit, since nothing can be tried again then."""
         self.record = record
+
+    @property
+    def principal(self) -> Principal:
+        """Who pays. Calls that need a key have one: `Reception.screen` made sure of it."""
+        assert self.caller is not None, "screened"
+        return self.caller
 
 
 _LAST_DIGITS: Final = [f"{number:02x}" for number in range(256)]

@@ -268,8 +268,8 @@ class ClientConnection(asyncio.Protocol):
         self._stash = rest
         self._front.receiving.discard(self)
         record = self._front.record(head, self.address, self._principal)
-        principal = cast(Principal, self._principal)
-        call = Call(self, head, record.request_id.encode(), monotonic(), principal, body, record)
+        id, now = record.request_id.encode(), monotonic()
+        call = Call(self, head, id, now, self._principal, body, record)
         exchange = self._front.reception.start(call)
         if exchange is not None:  # else it is answered, and the next one may have begun
             self._exchange = exchange

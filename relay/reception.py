@@ -137,7 +137,7 @@ class Reception:
                 status, body = error.status, error.body()
                 record.outcome = error.outcome
                 record.error = error.code
-        lines = self._proxy.lines(self.snapshot, head, call.request_id, call.principal)
+        lines = self._proxy.lines(self.snapshot, head, call.request_id, call.caller)
         keep_alive = head.keep_alive and not self._proxy.draining
         reply = replies.whole_head(
             status, len(body), lines, http11=head.http11, keep_alive=keep_alive
