@@ -84,20 +84,11 @@ class AccessLog:
         if record.fallback is not None:
             out.append(',"fallback":')
             out.append(self._quoted(record.fallback))
-        if record.queue is not None:
-            out.append(',"queue_ms":')
-            out.append(_ms(record.queue))
-        if record.ttft is not None:
-            out.append(',"ttft_ms":')
-            out.append(_ms(record.ttft))
-        if record.overhead is not None:
-            out.append(',"overhead_ms":')
-            out.append(_ms(record.overhead))
-        if record.max_gap is not None:
-            out.append(',"max_gap_ms":')
-            out.append(_ms(record.max_gap))
-        out.append(',"duration_ms":')
-        out.append(_ms(duration))
+        _time(',"queue_ms":', record.queue, out)
+        _time(',"ttft_ms":', record.ttft, out)
+        _time(',"overhead_ms":', record.overhead, out)
+        _time(',"max_gap_ms":', record.max_gap, out)
+        _time(',"duration_ms":', duration, out)
         if record.stream:
             out.append(',"events":')
             out.append(str(record.events))
@@ -202,6 +193,12 @@ def _used(record: CallRecord, out: list[str]) -> None:
         out.append(_THOUSANDTHS[part % 1000])
     else:
         out.append('"')
+
+
+def _time(name: str, seconds: float | None, out: list[str]) -> None:
+    if seconds is not None:
+        out.append(name)
+        out.append(_ms(seconds))
 
 
 def _ms(seconds: float) -> str:
