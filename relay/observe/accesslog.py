@@ -5,8 +5,8 @@ Rules that hold here:
 - never bodies, credentials, other headers or query strings; texts of others are cut to `LONGEST`;
 - one call is one line, whatever characters a client puts into its model's name.
 
-A line is put together from its parts, which costs a third of a struct and an encoder (docs/performance.md): most texts
-are the same from call to call and are quoted once, and a number needs no quotes.
+A line is put together from its parts, which costs a third less than a struct and an encoder (docs/performance.md): most
+texts are the same from call to call and are quoted once, and a number needs no quotes.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class AccessLog:
         return self._writer.dropped
 
     def observe(self, records: list[CallRecord]) -> None:
-        """A microsecond or two a record; never waits."""
+        """A few microseconds a record; never waits."""
         if self.format == "off" or not records:
             return
         parts: list[str] = []
@@ -84,11 +84,11 @@ class AccessLog:
         if record.fallback is not None:
             out.append(',"fallback":')
             out.append(self._quoted(record.fallback))
-        _time(',"queue_ms":', record.queue, out)
-        _time(',"ttft_ms":', record.ttft, out)
-        _time(',"overhead_ms":', record.overhead, out)
-        _time(',"max_gap_ms":', record.max_gap, out)
-        _time(',"duration_ms":', duration, out)
+        _duration(',"queue_ms":', record.queue, out)
+        _duration(',"ttft_ms":', record.ttft, out)
+        _duration(',"overhead_ms":', record.overhead, out)
+        _duration(',"max_gap_ms":', record.max_gap, out)
+        _duration(',"duration_ms":', duration, out)
         if record.stream:
             out.append(',"events":')
             out.append(str(record.events))
@@ -195,7 +195,7 @@ def _used(record: CallRecord, out: list[str]) -> None:
         out.append('"')
 
 
-def _time(name: str, seconds: float | None, out: list[str]) -> None:
+def _duration(name: str, seconds: float | None, out: list[str]) -> None:
     if seconds is not None:
         out.append(name)
         out.append(_ms(seconds))
