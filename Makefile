@@ -33,7 +33,7 @@ test: $(VENV)/.dev ## run the tests (ARGS='-k drain' for a part)
 	@$(PY) -m pytest $(ARGS)
 
 test-compiled: $(COMPILED)/.done ## the end-to-end tests, and those of the machines, on what `make compile` made
-	@RELAY_TEST_PACKAGE=$(CURDIR)/$(COMPILED) $(PY) -m pytest $(ARGS) tests/test_e2e_*.py
+	@RELAY_TEST_PACKAGE=$(CURDIR)/$(COMPILED) $(PY) -m pytest $(ARGS) tests/test_e2e_*.py tests/faults
 	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(PY) -P -m pytest -p relay.app $(ARGS) $(UNITS)
 
 check: $(VENV)/.dev ## lint, formatting, types, the import layers

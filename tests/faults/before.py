@@ -45,15 +45,22 @@ def endings() -> list[Row]:
             streamed(f"{name} after the head", body, [Send(say.SSE_HEAD), end], begun),
             plain(f"{name} after the head of a plain answer", body, [long, end], begun),
             streamed(f"{name} after the role", body, say.sse([say.ROLE], end), begun),
-            streamed(f"{name} inside the first event", body, say.sse([say.WORDS[0][:30]], end), begun),
-            plain(f"{name} inside a plain answer", "Content-Length short", [long, Send(BODY), end], cut),
+            streamed(
+                f"{name} inside the first event", body, say.sse([say.WORDS[0][:30]], end), begun
+            ),
+            plain(
+                f"{name} inside a plain answer",
+                "Content-Length short",
+                [long, Send(BODY), end],
+                cut,
+            ),
             plain(
                 *(f"{name} inside a chunk of a plain answer", "truncated chunked"),
                 [Send(JSON + CHUNKED + b"\r\nffff\r\n" + BODY), end],
                 cut,
             ),
         ]
-    whole = [Send(JSON + b"\r\n" + BODY), Close()]
+    whole: Script = [Send(JSON + b"\r\n" + BODY), Close()]
     half: Script = [Send(JSON + b"\r\n" + BODY), HalfClose(), Stall()]
     return [
         *rows,
@@ -91,14 +98,23 @@ def framing() -> list[Row]:
         return [Send(data), Stall()]
 
     rows = [
-        both(f"chunk size {size!r}", chunk, said(SSE + CHUNKED + b"\r\n" + size + b"\r\nx\r\n"), bad)
+        Row(
+            name=f"chunk size {size!r}",
+            group=chunk,
+            stream=said(SSE + CHUNKED + b"\r\n" + size + b"\r\nx\r\n"),
+            plain=said(JSON + CHUNKED + b"\r\n" + size + b"\r\nx\r\n"),
+            must=bad,
+        )
         for size in (b"zz", b"-5", b"0x5", b"", b"FFFFFFFFFFFFFFFFF")
     ]
     heads = {
         "two lengths": (JSON + length + b"Content-Length: 4\r\n\r\n{}  ", "dup CL / CL+TE"),
         "length and chunked": (JSON + length + CHUNKED + b"\r\n0\r\n\r\n", "dup CL / CL+TE"),
         "two codings": (JSON + CHUNKED + CHUNKED + b"\r\n0\r\n\r\n", "dup CL / CL+TE"),
-        "coding gzip, chunked": (JSON + b"Transfer-Encoding: gzip, chunked\r\n\r\n", "dup CL / CL+TE"),
+        "coding gzip, chunked": (
+            JSON + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
+            "dup CL / CL+TE",
+        ),
         "length -1": (JSON + b"Content-Length: -1\r\n\r\n", "dup CL / CL+TE"),
         "length 1_0": (JSON + b"Content-Length: 1_0\r\n\r\n{}        ", "dup CL / CL+TE"),
         "a head line of 256 KiB": (JSON + b"X-Big: " + b"a" * (1 << 18) + b"\r\n\r\n", head),

@@ -27,7 +27,7 @@ def unreachable() -> list[Row]:
         row("TLS: a port without TLS", tls, "no tls", "tls_error"),
         row("TLS: version 1.1 only", tls, "old tls", "tls_error"),
         row("TLS: hello never answered", tls, "mute", "connect_timeout"),
-        row("TLS: reset in the handshake", tls, "rude", "tls_error"),
+        row("TLS: reset in the handshake", tls, "rude", "connect_refused"),
     ]
 
 

@@ -1,7 +1,7 @@
 """What a row of the matrix is: a fault, and what must come of it.
 
-A fault is played in two modes (a streamed call, a plain one) and two settings (with a healthy second member, alone). What
-must come of it is one of three: `Failure` before the commit, `Break` after it, `Whole` when it is no failure at all.
+A fault is played in two modes (a streamed call, a plain one) and two settings (with a healthy second member, alone).
+What must come of it is one of three: `Failure` before the commit, `Break` after it, `Whole` when it is no failure.
 """
 
 from __future__ import annotations

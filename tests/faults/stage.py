@@ -1,7 +1,7 @@
 """Plays a table of faults against one relay, each case with a model, an upstream and a key of its own.
 
-One scripted server speaks for all faulty upstreams: the first part of the path says which case is meant. So what the relay
-remembers of one case touches no other, and all of them can run at once.
+One scripted server speaks for all faulty upstreams: the first part of the path says which case is meant. So what the
+relay remembers of one case touches no other, and all of them can run at once.
 """
 
 from __future__ import annotations
@@ -75,6 +75,8 @@ class Round:
     """Requests that followed a redirect."""
     running: list[str]
     """Cases whose upstream is still busy with an answer that nobody waits for."""
+    told: dict[str, str]
+    """Upstream → the state that the log told of it last."""
     stderr: str
     errors: dict[str, str]
     """Cases that could not be played: why."""
@@ -193,7 +195,12 @@ async def play(played: Sequence[Case], directory: Path, folder: Path) -> Round:
             outcome.heard = heard[outcome.case.name]
             outcome.second = second[outcome.case.name]
         page = await relay.metrics()
-        return Round(outcomes, page, cast.sink, running, relay.stderr, errors)
+        told = {
+            str(line["upstream"]): str(line["state"])
+            for line in relay.lines
+            if line.get("event") == "upstream_state"
+        }
+        return Round(outcomes, page, cast.sink, running, told, relay.stderr, errors)
 
 
 async def _left(cast: Cast) -> list[str]:
@@ -223,5 +230,3 @@ async def staged(
         RelayProcess(configuration(played, cast, good, there), directory) as relay,
     ):
         yield relay, cast, good
-
-

@@ -15,7 +15,6 @@ from tests.faults.row import (
     Play,
     Row,
     both,
-    in_turn,
     plain,
     streamed,
 )
@@ -192,9 +191,7 @@ def no_answers() -> list[Row]:
     rows.append(both("201", "204/205/304", say.plain(201, say.completion()), empty))
     for status in (300, 301, 302, 303, 307, 308):
         head = b"HTTP/1.1 %d X\r\nLocation: /sink/v1/chat/completions\r\n" % status
-        rows.append(
-            both(str(status), "3xx", [Send(head + EMPTY)], Failure(502, BAD, "redirect"))
-        )
+        rows.append(both(str(status), "3xx", [Send(head + EMPTY)], Failure(502, BAD, "redirect")))
     return rows
 
 
@@ -218,7 +215,9 @@ def under_200() -> list[Row]:
         ),
         both("200, HTML", kind, say.plain(200, b"<html>hi</html>", content_type=b"text/html"), bad),
         both("200, empty", "204/205/304", [Send(head + EMPTY)], bad),
-        plain("200, no JSON", kind, say.plain(200, b"{ not"), Failure(502, BAD, "upstream_truncated")),
+        plain(
+            "200, no JSON", kind, say.plain(200, b"{ not"), Failure(502, BAD, "upstream_truncated")
+        ),
         plain("200, JSON of something else", kind, say.plain(200, {"hello": 1}), bad),
         plain("200, a stream", kind, say.sse(say.EVENTS), bad),
         streamed("200, a completion", kind, say.plain(200, say.completion()), bad),
@@ -260,5 +259,3 @@ def rows() -> list[Row]:
         *under_200(),
         *first_events(),
     ]
-
-

@@ -120,8 +120,8 @@ def model_like(request: Request) -> Script:
 class Upstream:
     """`script` answers every request; `then(...)` puts scripts in front of it, one per request.
 
-    `hasty` is asked at the head of each request: one that it has a script for is answered then and there, and its body is
-    never read.
+    `hasty` is asked at the head of a connection's first request: one that it has a script for is answered then and
+    there, and its body is never read.
     """
 
     def __init__(
