@@ -89,7 +89,7 @@ def unfinished() -> list[Row]:
         streamed("silence after [DONE]", line, say.sse(say.EVENTS, Stall()), Whole()),
         streamed("reset after [DONE]", line, say.sse(say.EVENTS, Reset()), Whole()),
         streamed(
-            *("[DONE] of two choices, one unfinished", line, say.sse([*SEEN, say.FINISH])),
+            *("clean end, one of two choices unfinished", line, say.sse([*SEEN, say.FINISH])),
             Break(BROKE, "upstream_truncated", seen=(*SEEN, say.FINISH)),
             fields={"n": 2},
         ),

@@ -17,7 +17,7 @@ from typing import Any
 from tests.faults import after, before, dials, statuses
 from tests.faults.places import places
 from tests.faults.row import MODES, SECRET, SETTINGS, Mode, Row, Setting
-from tests.rig.raw_client import Answer, RawClient, chat_body, request
+from tests.rig.raw_client import KEY, Answer, RawClient, chat_body, request
 from tests.rig.relay_process import Fields, Line, Models, RelayProcess, config
 from tests.rig.scripts import Script
 from tests.rig.upstream import Exchange, Request, Upstream
@@ -131,7 +131,7 @@ def configuration(
 ) -> Fields:
     upstreams: dict[str, Fields] = {"good": {"base_url": good.base_url}}
     models: Models = {}
-    keys: list[Fields] = []
+    keys: list[Fields] = [{"id": "tester", "key": KEY}]
     for case in played:
         row, name = case.row, case.name
         port = cast.hasty.port if row.place == "hasty" else cast.scripted.port
