@@ -215,14 +215,18 @@ def told() -> list[Row]:
     """The upstream's own error event is the one error event, scrubbed."""
     line = "error event after the commit"
 
-    def failed(code: object) -> bytes:
-        inner = {"message": f"CUDA out of memory at {SECRET}", "type": "x", "code": code}
-        return say.event({"error": inner})
+    def failed(code: object, words: str = "CUDA out of memory") -> bytes:
+        return say.event({"error": {"message": words, "type": "x", "code": code}})
 
-    said = Break("oom", "error_event", message="CUDA out of memory at")
+    said = Break("oom", "error_event", message="CUDA out of memory")
     usage = say.delta({"content": "x"}, usage={"prompt_tokens": 7, "completion_tokens": 3})
     return [
         streamed("error event mid-stream", line, say.sse([*SEEN, failed("oom")]), said),
+        streamed(
+            *("error event that quotes our key", line),
+            say.sse([*SEEN, failed("oom", f"CUDA out of memory for {SECRET}")]),
+            said,
+        ),
         streamed(
             *("error event, then [DONE]", line, say.sse([*SEEN, failed("oom"), say.DONE])), said
         ),

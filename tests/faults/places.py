@@ -9,12 +9,15 @@ import struct
 import warnings
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tests.authority import Authority
+from tests.rig.relay_process import Fields
 from tests.rig.upstream import Upstream
 
+HOST = "upstream.test"
+"""What the certificates are made out to, beside the address."""
 BACKLOG = 4
 """Connections that fill a listener which takes none."""
 
@@ -74,11 +77,19 @@ def old(context: ssl.SSLContext) -> ssl.SSLContext:
     return context
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    fields: dict[str, Fields]
+    """Name → the fields of an upstream that is there."""
+    authority: Authority
+    """Whom they trust."""
+
+
 @asynccontextmanager
-async def places(folder: Path) -> AsyncIterator[dict[str, dict[str, Any]]]:
-    """Name → the fields of an upstream that is there. `folder` keeps the certificates."""
+async def places(folder: Path) -> AsyncIterator[Places]:
+    """`folder` keeps the certificates."""
     authority = Authority(folder)
-    here = "IP:127.0.0.1"
+    here = f"IP:127.0.0.1,DNS:{HOST}"
     contexts = {
         "expired": authority.serving(here, expired=True),
         "stranger": authority.serving("DNS:another.test"),
@@ -87,7 +98,7 @@ async def places(folder: Path) -> AsyncIterator[dict[str, dict[str, Any]]]:
     }
     trusted = {"ca_file": str(authority.file)}
     with ExitStack() as sockets:
-        found: dict[str, dict[str, Any]] = {
+        found: dict[str, Fields] = {
             "closed": {"base_url": f"http://127.0.0.1:{closed(sockets)}/v1"},
             "full": {"base_url": f"http://127.0.0.1:{full(sockets)}/v1"},
             "unknown": {"base_url": "http://no-such-host.invalid/v1"},
@@ -100,4 +111,4 @@ async def places(folder: Path) -> AsyncIterator[dict[str, dict[str, Any]]]:
             for name, words in (("no tls", b"no TLS here\r\n"), ("rude", b"")):
                 port = await stack.enter_async_context(answering(words))
                 found[name] = {"base_url": f"https://127.0.0.1:{port}/v1"} | trusted
-            yield found
+            yield Places(found, authority)

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tests.faults import after, before, dials, statuses
 from tests.faults.places import places
@@ -127,7 +126,7 @@ class Cast:
 
 
 def configuration(
-    played: Sequence[Case], cast: Cast, good: Upstream, there: dict[str, dict[str, Any]]
+    played: Sequence[Case], cast: Cast, good: Upstream, there: dict[str, Fields]
 ) -> Fields:
     upstreams: dict[str, Fields] = {"good": {"base_url": good.base_url}}
     models: Models = {}
@@ -227,6 +226,6 @@ async def staged(
         cast.hasty,
         Upstream() as good,
         places(folder) as there,
-        RelayProcess(configuration(played, cast, good, there), directory) as relay,
+        RelayProcess(configuration(played, cast, good, there.fields), directory) as relay,
     ):
         yield relay, cast, good

@@ -21,14 +21,15 @@ from tests.faults.row import (
 from tests.rig import scripts as say
 from tests.rig.scripts import Close, Send
 
-LEAKY = f"Incorrect API key provided: {SECRET}. Internal detail."
+SAID = "Internal detail."
 """What no client may read."""
+LEAKY = f"Incorrect API key provided: {SECRET}. {SAID}"
 EMPTY = b"Content-Length: 0\r\n\r\n"
 
 
 def says(status: int, *, headers: bytes = b"", **more: object) -> Play:
     """An error of this status with `more` in its object."""
-    inner = {"message": LEAKY, "type": "x", "param": None, "code": None} | more
+    inner = {"message": SAID, "type": "x", "param": None, "code": None} | more
     return say.plain(status, {"error": inner}, headers=headers)
 
 
@@ -119,8 +120,12 @@ def accounts() -> list[Row]:
     quota = says(429, type="insufficient_quota", code="insufficient_quota")
     line = "401; 403 of the account"
     return [
-        both("401", line, says(401), parked),
-        both("403 of the account", line, says(403, code="account_deactivated"), parked),
+        both("401 that quotes our key", line, says(401, message=LEAKY), parked),
+        both(
+            *("403 of the account", line),
+            says(403, message=LEAKY, code="account_deactivated"),
+            parked,
+        ),
         both(
             *("403, the third in a row", line, says(403)),
             Failure(503, NONE, "forbidden", tries=1, state="parked"),
@@ -147,8 +152,9 @@ def accounts() -> list[Row]:
 
 def refusals() -> list[Row]:
     """The client's own fault: passed on, scrubbed, and nobody else is asked."""
-    said = {"message": f"max_tokens is too large, {SECRET}", "type": "invalid_request_error"}
-    body = {"error": said | {"param": "max_tokens", "code": "some_code"}}
+    said = {"type": "invalid_request_error", "param": "max_tokens", "code": "some_code"}
+    body = {"error": {"message": "max_tokens is too large"} | said}
+    quoting = {"error": {"message": f"max_tokens is too large for {SECRET}"} | said}
 
     def passed(status: int) -> Failure:
         return Failure(
@@ -164,6 +170,11 @@ def refusals() -> list[Row]:
     missing = Failure(404, "model_not_found", "model_missing", tries=1, param="model")
     return [
         *rows,
+        both(
+            *("400 that quotes our key", "400/404/413/415/422"),
+            say.plain(400, quoting),
+            passed(400),
+        ),
         both(
             *("413 while the request is being sent", "early response", hasty, passed(413)),
             place="hasty",
@@ -198,7 +209,7 @@ def no_answers() -> list[Row]:
 def under_200() -> list[Row]:
     """A 200 that is none."""
     line, kind = "200 + JSON error", "200 + HTML / wrong content-type"
-    busy = {"message": LEAKY, "type": "x", "param": None, "code": 503}
+    busy = {"message": SAID, "type": "x", "param": None, "code": 503}
     parked = Failure(503, NONE, "error_in_200", tries=1, state="parked")
     bad = Failure(502, BAD, "bad_content_type")
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -208,7 +219,7 @@ def under_200() -> list[Row]:
             *("200, JSON error 503", line, say.plain(200, {"error": busy})),
             Failure(503, BUSY, "error_in_200", tries=1),
         ),
-        both("200, JSON error 401", line, says(200, code="invalid_api_key"), parked),
+        both("200, JSON error 401", line, says(200, message=LEAKY, code="invalid_api_key"), parked),
         both(
             *("200, JSON error 429", line, says(200, code="rate_limit_exceeded")),
             Failure(429, THROTTLED, "error_in_200", tries=1, state="paused", wait=(2, 2)),
@@ -229,7 +240,7 @@ def first_events() -> list[Row]:
     line = "error event before the commit"
 
     def event(code: object) -> bytes:
-        inner = {"message": LEAKY, "type": "x", "param": None, "code": code}
+        inner = {"message": SAID, "type": "x", "param": None, "code": code}
         return say.event({"error": inner})
 
     failed = Failure(502, FAILED, "error_event")
