@@ -43,7 +43,16 @@ def endings() -> list[Row]:
     close, short = "close-delimited body", "Content-Length short"
     sized = SSE + b"Content-Length: 99999\r\n"
     inside = Send(b"ff\r\n" + HALF)
+    old = SSE.replace(b"1.1", b"1.0")
+    extended = [Send(b"%x;x=y\r\n%s\r\n" % (len(event), event)) for event in say.EVENTS]
+    trailed = Send(b"0\r\nX-Trailer: 1\r\n\r\n")
     return [
+        streamed(
+            "chunks with extensions", chunked, [*say.sse([])[:1], *extended, trailed], Whole()
+        ),
+        streamed("a trailer", chunked, say.sse(say.EVENTS, trailed), Whole()),
+        streamed("HTTP/1.0, whole", close, [*bare(*say.EVENTS, head=old), Close()], Whole()),
+        streamed("HTTP/1.0, cut", close, [*bare(*SEEN, head=old), Close()], CUT),
         streamed("reset between events", middle, say.sse(SEEN, Reset()), RESET),
         streamed("reset inside an event", middle, say.sse([*SEEN, HALF], Reset()), RESET),
         streamed("reset inside a chunk", middle, say.sse(SEEN, inside, Reset()), RESET),

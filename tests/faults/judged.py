@@ -15,8 +15,8 @@ Verdict = Literal["answer", "error", "broken", "looks whole", "wrong", "leak", "
 MEANING: dict[Verdict, str] = {
     "answer": "a full, correct answer",
     "error": "an honest error: a status of 400 or more, or an error event",
-    "broken": "tokens, then a visible break: no end of the body",
-    "looks whole": "tokens, then a clean end of an answer that is not whole",
+    "broken": "a 200, then a visible break: the body has no end",
+    "looks whole": "a 200, tokens, and the clean end of a stream that is not whole",
     "wrong": "a success that is no answer (HTML, a redirect, nothing, half an answer)",
     "leak": "the upstream's key in the answer",
     "closed": "the connection closed without an answer",

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
+import subprocess
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -69,7 +71,7 @@ global
 defaults
     mode http
     timeout connect 300ms
-    timeout client 20s
+    timeout client 5s
     timeout server 1s
     retries 3
     option redispatch 1
@@ -280,3 +282,12 @@ async def _left(cast: Cast, played: Sequence[Case]) -> list[str]:
             except TimeoutError:
                 busy[name] = True
     return [names[name] for name in busy]
+
+
+def version(peer: str) -> str:
+    name, package = {"nginx": ("nginx", "nginx-light"), "HAProxy": ("haproxy", "haproxy")}[peer]
+    said = subprocess.run(
+        [program(name, package), "-v"], capture_output=True, text=True, check=True
+    )
+    found = re.search(r"(\d+\.\d+\.\d+)", said.stdout + said.stderr)
+    return found[1] if found else "?"

@@ -62,6 +62,10 @@ def server_errors() -> list[Row]:
             both(str(status), "408/409/425", says(status), Failure(502, FAILED, "5xx"))
             for status in (408, 409, 425)
         ),
+        *(
+            both(str(status), "another 4xx", says(status), Failure(502, FAILED, "bad_status"))
+            for status in (405, 451)
+        ),
     ]
 
 
