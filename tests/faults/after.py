@@ -19,7 +19,7 @@ from tests.faults.row import (
     streamed,
 )
 from tests.rig import scripts as say
-from tests.rig.scripts import Close, HalfClose, Pause, Reset, Send, Stall, Step
+from tests.rig.scripts import Close, HalfClose, Pause, Reset, Script, Send, Stall, Step
 
 SEEN = say.EVENTS[:3]
 HALF = say.WORDS[2][:25]
@@ -150,13 +150,7 @@ def silence() -> list[Row]:
 
 
 def garbled() -> list[Row]:
-    chunk, sse, giant = "invalid chunk size", "invalid SSE / UTF-8", "giant line / event"
-    zipped = gzip.compress(b"".join(say.EVENTS))
-    coded = Send(SSE + b"Transfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n\r\n")
-    compressor = zlib.compressobj(wbits=31)
-    first = compressor.compress(b"".join(SEEN)) + compressor.flush(zlib.Z_SYNC_FLUSH)
-    large = say.delta({"content": "y" * (4 * MIB)})
-    endless = [Send(say.frame(b"x" * MIB))] * 18
+    chunk, sse = "invalid chunk size", "invalid SSE / UTF-8"
     strange: dict[str, bytes] = {
         "bad JSON in an event": b"data: {not json\n\n",
         "invalid UTF-8 in an event": b'data: {"choices":[{"delta":{"content":"\xff\xfe"}}]}\n\n',
@@ -185,6 +179,14 @@ def garbled() -> list[Row]:
             say.sse(SEEN, Send(b"2\r\nhello\r\n"), Stall()),
             GARBLED,
         ),
+    ]
+
+
+def giants() -> list[Row]:
+    giant = "giant line / event"
+    large = say.delta({"content": "y" * (4 * MIB)})
+    endless = [Send(say.frame(b"x" * MIB))] * 18
+    return [
         streamed(
             *("an event of 4 MiB", giant, say.sse([*SEEN, large, *say.EVENTS[3:]])),
             Whole(stream=b"".join([*SEEN, large, *say.EVENTS[3:]])),
@@ -202,19 +204,31 @@ def garbled() -> list[Row]:
             say.sse([], *[Send(say.frame(b":" + b"x" * MIB + b"\n\n"))] * 18, Stall()),
             Failure(502, BAD, "line_too_long"),
         ),
+    ]
+
+
+def coded() -> list[Row]:
+    line = "gzip body despite identity"
+    zipped = gzip.compress(b"".join(say.EVENTS))
+    head = Send(SSE + b"Transfer-Encoding: chunked\r\nContent-Encoding: gzip\r\n\r\n")
+    compressor = zlib.compressobj(wbits=31)
+    first = compressor.compress(b"".join(SEEN)) + compressor.flush(zlib.Z_SYNC_FLUSH)
+    # The pause: what is told together is judged together, before the commit.
+    begun: Script = [head, Send(say.frame(first)), Pause(0.2)]
+    return [
         streamed(
-            *("gzip, reset after the first events", "gzip body despite identity"),
-            [coded, Send(say.frame(first)), Pause(0.2), Reset()],
+            *("gzip, reset after the first events", line),
+            [*begun, Reset()],
             RESET,
         ),
         streamed(
-            *("gzip, its end missing", "gzip body despite identity"),
-            [coded, Send(say.frame(first)), Pause(0.2), Send(say.LAST_CHUNK)],
+            *("gzip, its end missing", line),
+            [*begun, Send(say.LAST_CHUNK)],
             Break(BROKE, "encoded"),
         ),
         streamed(
-            *("gzip, garbled after the first events", "gzip body despite identity"),
-            [coded, Send(say.frame(first)), Pause(0.2), Send(say.frame(zipped)), Stall()],
+            *("gzip, garbled after the first events", line),
+            [*begun, Send(say.frame(zipped)), Stall()],
             Break(BROKE, "encoded"),
         ),
     ]
@@ -286,4 +300,13 @@ def large() -> list[Row]:
 
 
 def rows() -> list[Row]:
-    return [*endings(), *unfinished(), *silence(), *garbled(), *told(), *large()]
+    return [
+        *endings(),
+        *unfinished(),
+        *silence(),
+        *garbled(),
+        *giants(),
+        *coded(),
+        *told(),
+        *large(),
+    ]

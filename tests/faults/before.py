@@ -11,6 +11,7 @@ from tests.faults.row import (
     DOWN,
     SHORT,
     Failure,
+    Must,
     Row,
     Whole,
     both,
@@ -25,6 +26,13 @@ SSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
 BODY = json.dumps(say.completion()).encode()
+
+
+def said(data: bytes) -> Script:
+    """It says so, and waits on: the close must be the relay's."""
+    return [Send(data), Stall()]
+
+
 COMMENT = Send(say.frame(b": keep-alive\n\n"))
 PATIENCE = {"first_token": SHORT, "answer": SHORT}
 
@@ -37,7 +45,7 @@ def endings() -> list[Row]:
     cut = Failure(502, BAD, "upstream_truncated")
     half_head = Send(b"HTTP/1.1 200 OK\r\nContent-Ty")
     long = Send(JSON + b"Content-Length: 9999\r\n\r\n")
-    rows = []
+    rows: list[Row] = []
     for name, end in (("reset", Reset()), ("closed", Close())):
         rows += [
             both(f"{name} before the head", head, [end], unread),
@@ -60,10 +68,17 @@ def endings() -> list[Row]:
                 cut,
             ),
         ]
+    return rows
+
+
+def unfinished() -> list[Row]:
+    """The answer stops short, or only looks as if it did."""
+    body = "reset/close after headers, before body"
+    begun = Failure(502, BAD, "reset_before_first_event")
+    cut = Failure(502, BAD, "upstream_truncated")
     whole: Script = [Send(JSON + b"\r\n" + BODY), Close()]
     half: Script = [Send(JSON + b"\r\n" + BODY), HalfClose(), Stall()]
     return [
-        *rows,
         plain(
             *("plain answer without its last chunk", "truncated chunked"),
             [Send(JSON + CHUNKED + b"\r\n" + say.frame(BODY)), Close()],
@@ -89,13 +104,10 @@ def endings() -> list[Row]:
 
 
 def framing() -> list[Row]:
-    """What is no HTTP answer. The upstream waits on: the close must be the relay's."""
+    """What is no HTTP answer."""
     chunk, head = "invalid chunk size", "oversized response headers"
     bad = Failure(502, BAD, "bad_framing")
     length = b"Content-Length: 3\r\n"
-
-    def said(data: bytes) -> Script:
-        return [Send(data), Stall()]
 
     rows = [
         Row(
@@ -126,14 +138,20 @@ def framing() -> list[Row]:
         "HTTP/2.0": (b"HTTP/2.0 200 OK\r\n\r\n", head),
         "status 99": (b"HTTP/1.1 99 X\r\n\r\n", head),
     }
-    rows += [both(name, group, said(data), bad) for name, (data, group) in heads.items()]
+    return [*rows, *(both(name, group, said(data), bad) for name, (data, group) in heads.items())]
+
+
+def interim() -> list[Row]:
+    """Heads before the head."""
+    bad = Failure(502, BAD, "bad_framing")
+    rows = []
     early = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
-    interim = {
+    heads = {
         "100 Continue": b"HTTP/1.1 100 Continue\r\n\r\n",
         "103 once": early,
         "103 sixteen times": early * 16,
     }
-    for name, data in interim.items():
+    for name, data in heads.items():
         rows.append(streamed(name, "1xx", [Send(data), *say.sse(say.EVENTS)], Whole()))
         rows.append(plain(name, "1xx", [Send(data), *say.plain(200, say.completion())], Whole()))
     return [
@@ -189,41 +207,25 @@ def coded() -> list[Row]:
     pieces = [zipped[at : at + 7] for at in range(0, len(zipped), 7)]
     bomb = gzip.compress(b"{" + b" " * (64 << 20))
     unread, cut = Failure(502, BAD, "encoded"), Failure(502, BAD, "upstream_truncated")
+    plays: dict[str, tuple[Script, Script, Must]] = {
+        "gzip": (stream(b"gzip", *pieces), answer(b"gzip", gzip.compress(BODY)), Whole()),
+        "deflate": (
+            stream(b"deflate", zlib.compress(events)),
+            answer(b"deflate", zlib.compress(BODY)),
+            Whole(),
+        ),
+        "gzip, cut short": (
+            stream(b"gzip", gzip.compress(say.ROLE)[:-4]),
+            answer(b"gzip", gzip.compress(BODY)[:-4]),
+            cut,
+        ),
+        "gzip that is none": (stream(b"gzip", events), answer(b"gzip", BODY), unread),
+        "br": (stream(b"br", events), answer(b"br", BODY), unread),
+    }
     return [
-        Row(
-            name="gzip",
-            group=line,
-            stream=stream(b"gzip", *pieces),
-            plain=answer(b"gzip", gzip.compress(BODY)),
-            must=Whole(),
-        ),
-        Row(
-            name="deflate",
-            group=line,
-            stream=stream(b"deflate", zlib.compress(events)),
-            plain=answer(b"deflate", zlib.compress(BODY)),
-            must=Whole(),
-        ),
-        Row(
-            name="gzip, cut short",
-            group=line,
-            stream=stream(b"gzip", gzip.compress(say.ROLE)[:-4]),
-            plain=answer(b"gzip", gzip.compress(BODY)[:-4]),
-            must=cut,
-        ),
-        Row(
-            name="gzip that is none",
-            group=line,
-            stream=stream(b"gzip", events),
-            plain=answer(b"gzip", BODY),
-            must=unread,
-        ),
-        Row(
-            name="br",
-            group=line,
-            stream=stream(b"br", events),
-            plain=answer(b"br", BODY),
-            must=unread,
+        *(
+            Row(name=name, group=line, stream=streamed_, plain=whole, must=must)
+            for name, (streamed_, whole, must) in plays.items()
         ),
         plain("gzip of 64 MiB", line, answer(b"gzip", bomb), unread),
     ]
@@ -272,4 +274,4 @@ def kept() -> list[Row]:
 
 
 def rows() -> list[Row]:
-    return [*endings(), *framing(), *silence(), *coded(), *kept()]
+    return [*endings(), *unfinished(), *framing(), *interim(), *silence(), *coded(), *kept()]

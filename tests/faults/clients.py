@@ -218,9 +218,6 @@ def unfinished() -> list[ClientRow]:
 
 
 def protocols() -> list[ClientRow]:
-    ok = (200, None)
-    whole = request("POST", CHAT, BODY)
-    nobody = request("POST", CHAT, BODY, key="sk-nobody-0123456789")
     upgrade = {
         "websocket": b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n",
         "h2c": b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMA\r\n",
@@ -230,7 +227,7 @@ def protocols() -> list[ClientRow]:
             name=f"Upgrade: {name}",
             group="Upgrade / CONNECT / h2c preface",
             data=raw(POST, TYPE + SIZE + headers, BODY),
-            answers=(ok,),
+            answers=((200, None),),
             calls=1,
         )
         for name, headers in upgrade.items()
@@ -251,6 +248,15 @@ def protocols() -> list[ClientRow]:
             closes=True,
             logged=False,
         ),
+    ]
+
+
+def polite() -> list[ClientRow]:
+    """Requests that are right, but should not be served, or not at once."""
+    ok = (200, None)
+    whole = request("POST", CHAT, BODY)
+    nobody = request("POST", CHAT, BODY, key="sk-nobody-0123456789")
+    return [
         ClientRow(
             name="three requests in one write",
             group="pipelining",
@@ -283,7 +289,7 @@ def protocols() -> list[ClientRow]:
 
 
 def rows() -> list[ClientRow]:
-    return [*bad_json(), *framing(), *sizes(), *unfinished(), *protocols()]
+    return [*bad_json(), *framing(), *sizes(), *unfinished(), *protocols(), *polite()]
 
 
 # --- playing them ---------------------------------------------------------------------------------
