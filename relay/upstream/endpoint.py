@@ -19,7 +19,7 @@ from typing import Final
 
 from relay.upstream.account import Account, Park
 from relay.upstream.address import Address, parse
-from relay.upstream.breaker import Breaker, State
+from relay.upstream.breaker import RAMP, Breaker, State
 from relay.upstream.verdicts import Effect, Failure, Verdict
 
 FORBIDDEN_ROW: Final = 3
@@ -68,6 +68,7 @@ class Endpoint:
         "name",
         "park",
         "port",
+        "ramp_from",
         "request_head",
         "seed",
         "tls",
@@ -118,13 +119,15 @@ class Endpoint:
         self.breaker = breaker
         self.park = Park()
         """Of the credential."""
-        self.held_until = 0.0
+        self.held_until = -inf
         """The end of the time it asked to be left alone for (a 503's Retry-After)."""
         self.inflight = 0
         self.ttft = 0.0
         """Moving average, seconds; 0 as long as nothing is known."""
+        self.ramp_from = -inf
+        """When it came back, or will, from being left alone: its share grows for `RAMP` seconds (see `balance`)."""
         self.clear_from = 0.0
-        """From when on nothing of its own stands in the way; infinite while the breaker is not closed."""
+        """From when on nothing of its own stands in the way of its whole share; infinite while it is ejected."""
         self._forbidden = 0
         self._listener = listener
 
@@ -140,14 +143,14 @@ class Endpoint:
         account.inflight += 1
         account.begun = ticket = account.begun + 1
         if self.breaker.state is not _CLOSED and self.breaker.begin(now, ticket):
-            self._tell(State.HALF_OPEN.value, "one attempt probes")
+            self._tell(State.HALF_OPEN.value, self.breaker.reason)
         return ticket
 
     def committed(self, now: float, ticket: int) -> None:
         """The attempt brought content. Enough for a probe: its stream may go on for minutes."""
         breaker = self.breaker
         if breaker.state is not _CLOSED and breaker.succeeded(now, ticket, self.account.begun):
-            self._moved()
+            self.moved()
 
     def end(
         self,
@@ -169,11 +172,11 @@ class Endpoint:
             ticket = latest
         if verdict is _OK:
             if self.breaker.succeeded(now, ticket, latest):
-                self._moved()
+                self.moved()
             if self._forbidden or self.park.until or account.park.until:
                 self._proved(ticket)
         elif self._judge(now, verdict, ticket, latest):
-            self._moved()
+            self.moved()
         if failure is not None:
             self._apply(failure, now)
 
@@ -226,14 +229,17 @@ class Endpoint:
             self.account.survey()
             self._tell(self.breaker.state.value, "accepted again")
 
-    def _moved(self) -> None:
+    def moved(self) -> None:
+        """The breaker has changed."""
         breaker = self.breaker
         self._survey()
         self._tell(breaker.state.value, breaker.reason)
 
     def _survey(self) -> None:
-        clear = max(self.park.until, self.held_until)
-        self.clear_from = clear if self.breaker.state is _CLOSED else inf
+        breaker = self.breaker
+        self.ramp_from = max(breaker.closed_at, self.held_until)
+        clear = max(self.park.until, self.ramp_from + RAMP)
+        self.clear_from = clear if breaker.state is _CLOSED else inf
 
     def _tell(self, state: str, reason: str) -> None:
         if self._listener is not None:

@@ -58,6 +58,14 @@ class Member:
             return self._looked_at(now)
         return account.inflight < endpoint.ceiling
 
+    def steady(self, now: float) -> bool:
+        """Usable at first sight: no obstacle that has to be looked at, and not just coming back."""
+        endpoint = self.endpoint
+        account = endpoint.account
+        if endpoint.clear_from > now or account.clear_from > now or self.absent_until > now:
+            return False
+        return account.inflight < endpoint.ceiling
+
     def _looked_at(self, now: float) -> bool:
         return self.absent_until <= now and self.endpoint.well(now) and self.allowed(now)
 
