@@ -217,6 +217,13 @@ class Snapshot:
             for endpoint in endpoints:
                 yield connections_of(endpoint)
 
+    def probed(self) -> Iterator[tuple[Endpoint, float, str]]:
+        """The endpoints that are asked themselves while they are ejected: how often, and what for."""
+        for name, endpoints in self.endpoints.items():
+            probe = self.config.upstreams[name].probe
+            if probe is not None:
+                yield from ((e, probe.interval, probe.path) for e in endpoints if not e.demo)
+
     def describe(self, route: Route) -> dict[str, object]:
         """The entry of `/v1/models`."""
         return {"id": route.name, "object": "model", "created": 0, "owned_by": "relay"}

@@ -205,3 +205,55 @@ async def test_a_model_that_one_member_does_not_know_marks_that_member_alone(
             assert asked_m == 1
             assert len(a.exchanges) == 1 + 5
             assert states(await relay.metrics(), "a") == {"closed"}
+
+
+@scenario
+async def test_a_probe_takes_a_dead_upstream_back_without_risking_a_call(tmp_path: Path) -> None:
+    def listing(request: Request) -> say.Script:
+        if request.head.startswith(b"GET /v1/models "):
+            return say.plain(200, {"object": "list", "data": []})
+        return say.sse(say.EVENTS)
+
+    async with Upstream(say.error(500)) as bad, Upstream() as good:
+        upstreams: Upstreams = {
+            "bad": {"base_url": bad.base_url, "probe": {"interval": "1s"}},
+            "good": good,
+        }
+        async with RelayProcess(config(upstreams), tmp_path) as relay:
+            for _ in range(8):
+                assert (await relay.chat()).status == 200
+            failed = await relay.log(lambda line: "probe failed: 500" in line.get("reason", ""))
+            calls = [e for e in bad.exchanges if e.request.head.startswith(b"POST")]
+            bad.script = listing
+            closed = await relay.log(lambda line: line.get("state") == "closed")
+
+            assert len(calls) == 5
+            assert (failed["state"], failed["upstream"]) == ("open", "bad")
+            assert closed["reason"] == "the probe succeeded"
+            assert not [e for e in bad.exchanges[len(calls) :] if e.request.head[:4] == b"POST"]
+            answer = await relay.chat()
+            assert (await relay.call_of(answer))["upstream"] == "bad"
+            assert "sk-upstream" not in relay.stderr + relay.stdout
+
+
+@scenario
+async def test_probes_begin_and_end_with_a_reload(tmp_path: Path) -> None:
+    async with Upstream(say.error(500)) as bad, Upstream() as good:
+        fields = config({"bad": bad, "good": good})
+        async with RelayProcess(fields, tmp_path) as relay:
+            for _ in range(6):
+                assert (await relay.chat()).status == 200
+            fields["upstreams"]["bad"]["probe"] = {"interval": "1s"}
+            relay.write(fields)
+            relay.reload()
+            await relay.log(lambda line: "probe failed" in line.get("reason", ""))
+            del fields["upstreams"]["bad"]["probe"]
+            relay.write(fields)
+            relay.reload()
+            await relay.nth_log(1, lambda line: line.get("event") == "reloaded")
+
+            metrics = await relay.metrics()
+
+            assert states(metrics, "bad") == {"open"}
+            asked = len([e for e in bad.exchanges if e.request.head.startswith(b"GET")])
+            assert asked in (1, 2)

@@ -106,10 +106,10 @@ class Breaker:
         self.ask(ticket)
         return True
 
-    def ask(self, ticket: int) -> None:
+    def ask(self, ticket: int, reason: str = "one attempt probes") -> None:
         """The probe with this ticket begins, be it an attempt or a question."""
         self.state = _HALF_OPEN
-        self.reason = "one attempt probes"
+        self.reason = reason
         self._probe = ticket
 
     def answered(self, now: float, ticket: int, latest: int, fault: str) -> bool:
@@ -144,12 +144,14 @@ class Breaker:
         """No strike, yet a throttled probe has failed: traffic would be throttled as well. True if changed."""
         return self.state is not _CLOSED and self._probe_failed(now, ticket, latest)
 
-    def given_back(self, now: float, ticket: int) -> bool:
+    def given_back(
+        self, now: float, ticket: int, reason: str = "the probe ended without a verdict"
+    ) -> bool:
         """The attempt ended without a verdict. True if it was the probe, so that the next one may be it."""
         if self.state is not _HALF_OPEN or ticket != self._probe:
             return False
         self.state = _OPEN
-        self.reason = "the probe ended without a verdict"
+        self.reason = reason
         self.until = now
         return True
 
