@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from tests.faults.figures.load import Load, relay
+from tests.faults.figures.load import Load, quantile, relay
 from tests.faults.figures.provider import paced
 from tests.rig import scripts as say
 from tests.rig.relay_process import config
@@ -41,8 +41,8 @@ class Account:
     known: set[int] = field(default_factory=set)
     turns: list[tuple[float, int]] = field(default_factory=list)
     under_way: int = 0
-    peaks: list[float] = field(default_factory=list)
-    """At each turn's beginning: what is under way here beside the mean of all."""
+    peaks: list[tuple[float, float]] = field(default_factory=list)
+    """At each turn's beginning: when, and what is under way here beside the mean of all."""
 
     def answer(self, request: Request) -> Script:
         if self.throttled:
@@ -53,7 +53,7 @@ class Account:
         self.turns.append((request.received, conversation))
         self.under_way += 1
         mean = sum(account.under_way for account in self.accounts) / len(self.accounts)
-        self.peaks.append(self.under_way / mean)
+        self.peaks.append((request.received, self.under_way / mean))
         return [*paced(ttft=0.1, pace=0.02), Do(self._over)]
 
     def _over(self) -> None:
@@ -137,11 +137,20 @@ def _loads(accounts: list[Account], pause: list[float]) -> dict[str, Any]:
         sum(not pause[0] <= moment < pause[1] for moment, _ in account.turns)
         for account in accounts
     ]
-    peaks = sorted(peak for account in accounts for peak in account.peaks)
+    # Not the first and last seconds, when few are under way.
+    first = min(moment for account in accounts for moment, _ in account.turns) + 1
+    last = max(moment for account in accounts for moment, _ in account.turns) - 1
+    peaks = [
+        peak
+        for account in accounts
+        for moment, peak in account.peaks
+        if first <= moment < last and not pause[0] <= moment < pause[1]
+    ]
     return {
         "turns_while_all_serve": sum(counts),
         "load_of_mean": round(max(counts) / (sum(counts) / len(counts)), 3),
-        "under_way_of_mean_p95": round(peaks[int(len(peaks) * 0.95)], 3),
+        "under_way_of_mean_p95": round(quantile(peaks, 0.95), 3),
+        "under_way_of_mean_max": round(quantile(peaks, 1.0), 3),
     }
 
 

@@ -3,7 +3,7 @@
 - errors: calls that ended otherwise than well. Those begun before the fault may have been cut in their streams
   (`cut`), which nothing can mend; none of the others may fail.
 - slow_for: seconds from the fault to the last call that was slow because the fault was not known yet.
-- p99 after that: of calls begun later than twice the connect timeout, while it is still dead.
+- p99_back_after: seconds from the fault after which the p99 of all calls begun, while it is dead, is as before.
 - returned: seconds from revival to the first call that it answered, and what was left of its ejection.
 
 `python -m tests.faults.figures.recovery [FAULT…]`
@@ -35,13 +35,14 @@ async def one(
     dead: float = 8.0,
     after: float = 3.0,
     strategy: str = "least_inflight",
+    first_token: float = FIRST_TOKEN,
     probe: Fields | None = None,
     model: Fields | None = None,
 ) -> dict[str, Any]:
     """One fault. Durations in seconds."""
     loop = asyncio.get_running_loop()
     async with Provider() as a, Provider() as b:
-        own: Fields = {"timeouts": {"connect": f"{CONNECT}s", "first_token": f"{FIRST_TOKEN}s"}}
+        own: Fields = {"timeouts": {"connect": f"{CONNECT}s", "first_token": f"{first_token}s"}}
         own |= {} if probe is None else {"probe": probe}
         upstreams: Upstreams = {
             name: own | {"base_url": p.base_url} for name, p in (("a", a), ("b", b))
@@ -67,10 +68,12 @@ async def one(
             seen = await load.ended()
             metrics = await process.metrics()
             empty = sum(v for n, v in metrics.items() if n.startswith("relay_retry_budget_empty"))
-            found = judged(seen, marks["fault"], marks["revival"])
+            found = judged(seen, marks["fault"], marks["revival"], first_token)
             return {
                 "fault": fault,
                 "strategy": strategy,
+                "first_token_s": first_token,
+                "traffic_before_s": warm,
                 "probe": probe,
                 **found,
                 "ejections_while_dead": states,
@@ -97,16 +100,15 @@ def _opened(lines: list[Fields]) -> int:
     return sum(line.get("upstream") == "a" and line.get("state") == "open" for line in lines)
 
 
-def judged(seen: list[Seen], fault: float, revival: float) -> dict[str, Any]:
+def judged(seen: list[Seen], fault: float, revival: float, first_token: float) -> dict[str, Any]:
     before = [one for one in seen if one.began < fault - 1]
     usual = quantile((one.ttft or 0.0 for one in before), 0.99)
     slow_from = max(3 * usual, usual + 0.25)
     during = [one for one in seen if fault - 1 <= one.began < revival]
-    late = [one for one in during if one.began >= fault + 2 * CONNECT]
     lost = [one for one in seen if not one.good]
     cut = [one for one in lost if one.status == 200 and one.began < fault]
     slow = [one.began - fault for one in during if (one.ttft or 99.0) > slow_from]
-    learning = [at for at in slow if at < max(2 * CONNECT, FIRST_TOKEN) + 0.5]
+    learning = [at for at in slow if at < max(2 * CONNECT, first_token) + 0.5]
     return {
         "calls": len(seen),
         "calls_while_dead": len(during),
@@ -117,10 +119,18 @@ def judged(seen: list[Seen], fault: float, revival: float) -> dict[str, Any]:
         "slow_calls": len(slow),
         "slow_for_s": round(max(learning, default=0.0), 2),
         "slow_calls_later": len(slow) - len(learning),
-        "calls_after_2_connects": len(late),
-        "ttft_p99_after_2_connects_ms": ms(quantile((one.ttft or 99.0 for one in late), 0.99)),
+        "ttft_p99_back_after_s": _back(during, fault, slow_from),
         "ttft_max_ms": ms(max((one.ttft or 0.0 for one in seen), default=0.0)),
     }
+
+
+def _back(during: list[Seen], fault: float, slow_from: float) -> float | None:
+    """Seconds after the fault from which on few enough are slow."""
+    for tenth in range(100):
+        late = [one.ttft or 99.0 for one in during if one.began >= fault + tenth / 10]
+        if late and quantile(late, 0.99) <= slow_from:
+            return tenth / 10
+    return None
 
 
 def run(faults: tuple[str, ...] = FAULTS) -> dict[str, Any]:
