@@ -37,7 +37,8 @@ from relay.process import settle_memory
 from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import Batch
-from relay.snapshot import Memory, Snapshot
+from relay.equipment import Memory
+from relay.snapshot import Snapshot
 from relay.timers import Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.connections import connections_of

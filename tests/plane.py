@@ -31,7 +31,8 @@ from relay.port import Patience, Port
 from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import CallRecord
-from relay.snapshot import Memory, Snapshot
+from relay.equipment import Memory
+from relay.snapshot import Snapshot
 from relay.timers import Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.connections import connections_of
