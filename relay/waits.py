@@ -187,6 +187,7 @@ class Waits:
             failover.impatient = True
             failover.expected = expected
             return False
+        failover.waits(now)
         self._ticket = ticket
         self._queued = now
         self._wake = latest

@@ -118,12 +118,16 @@ class Failover:
         if self._closed or self.impatient:
             return []
         crowded = self._pool.crowded(now, self._tried)
-        if crowded and self._owes:
-            self._owes = False
-            if not self._pool.budget.withdraw(now):
-                self._closed = self.budget_empty = True
-                return []
+        if crowded and self._owes and self._pool.budget.level(now) < 1:
+            self._closed = self.budget_empty = True
+            return []
         return crowded
+
+    def waits(self, now: float) -> None:
+        """It stands in line: what follows a failure is a retry, and paid for now."""
+        if self._owes:
+            self._owes = False
+            self._pool.budget.withdraw(now)
 
     def short(self, now: float, picked: Member | None) -> list[Account]:
         """Accounts with a better member than the one just picked, kept from it by this process's share of permits.
