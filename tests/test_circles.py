@@ -10,6 +10,7 @@ import pytest
 from tests.calls import STREAM, answer, called, fault, model, upstreams
 from tests.plane import Plane, play
 from tests.rig import scripts as say
+from tests.rig.relay_process import Fields
 
 NAMES = {
     *("Attempt", "Bill", "Call", "CallRecord", "Exchange", "Failover", "Limits", "Stream"),
@@ -58,13 +59,13 @@ def test_neither_does_one_that_was_hedged_that_waited_and_that_was_resumed(
     saved: list[object],
 ) -> None:
     async def scene() -> None:
-        ways = {"hedge": {"after": "20ms", "budget": "100%"}, "resume": "deepseek-prefix"}
+        ways: Fields = {"hedge": {"after": "20ms", "budget": "100%"}, "resume": "deepseek-prefix"}
         places = {name: fields | {"max_concurrent": 1} for name, fields in upstreams(2).items()}
         async with Plane(places, {"m": model("ab", **ways)}) as plane:
             hedges = plane.snapshot.routes["m"].pool.hedges
             assert hedges is not None
             hedges.deposit(0.0)
-            caller, (first, second) = called(plane, "ab")
+            caller, (_, second) = called(plane, "ab")
             await second.hears(b"POST ")
             waiting = plane.caller()
             waiting.ask()
