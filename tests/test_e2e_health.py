@@ -69,11 +69,15 @@ async def test_the_least_max_concurrent_of_an_account_holds_for_all_its_upstream
             return [*HELD[:2], say.Do(arrived.set), *HELD[2:]]
 
         a, b, c = [await stack.enter_async_context(Upstream(held_open)) for _ in "abc"]
+        no_queue = {"max_calls": 0}
         upstreams: Upstreams = {
-            "a": {"base_url": a.base_url, "account": "one", "max_concurrent": 9},
-            "b": {"base_url": b.base_url, "account": "one", "max_concurrent": 4},
-            "c": {"base_url": c.base_url, "account": "one"},
+            "a": {"base_url": a.base_url, "max_concurrent": 9},
+            "b": {"base_url": b.base_url, "max_concurrent": 4},
+            "c": {"base_url": c.base_url},
         }
+        for upstream in upstreams.values():
+            assert isinstance(upstream, dict)
+            upstream |= {"account": "one", "queue": no_queue}
         fields = config(upstreams, both("a", "b", "c"), server={"workers": workers})
         relay = await stack.enter_async_context(RelayProcess(fields, tmp_path))
         loop = asyncio.get_running_loop()

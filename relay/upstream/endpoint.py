@@ -11,15 +11,15 @@ pauses, load and averages stay. Rules that hold here:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
 from math import inf
 from pathlib import Path
 from random import Random
 from typing import Final
 
 from relay.upstream.account import Account, Park
-from relay.upstream.address import Address, parse
+from relay.upstream.address import Address, parse, seed
 from relay.upstream.breaker import RAMP, Breaker, State
+from relay.upstream.percentile import Silences
 from relay.upstream.verdicts import Effect, Failure, Verdict
 
 FORBIDDEN_ROW: Final = 3
@@ -71,6 +71,7 @@ class Endpoint:
         "ramp_from",
         "request_head",
         "seed",
+        "silences",
         "tls",
         "total",
         "ttft",
@@ -83,7 +84,7 @@ class Endpoint:
     total: float
     """The timeouts, seconds."""
     max_concurrent: int | None
-    """Attempts in flight that the account allows, as this upstream's entry says."""
+    """Attempts in flight that the account allows: the least that an upstream of it names."""
     ceiling: int
     """The same as a number; where workers share it out, this one's part."""
 
@@ -126,6 +127,8 @@ class Endpoint:
         """Moving average, seconds; 0 as long as nothing is known."""
         self.ramp_from = -inf
         """When it came back, or will, from being left alone: its share grows for `RAMP` seconds (see `balance`)."""
+        self.silences: Silences | None = None
+        """Its times to first token, if somebody hedges by them."""
         self.clear_from = 0.0
         """From when on nothing of its own stands in the way of its whole share; infinite while it is ejected."""
         self._forbidden = 0
@@ -164,6 +167,8 @@ class Endpoint:
         self.inflight -= 1
         account = self.account
         account.inflight -= 1
+        if account.queue is not None and account.queue.waiting:
+            account.queue.freed(now)
         if ttft is not None:
             average = self.ttft
             self.ttft = average + (ttft - average) * LEARNING if average else ttft
@@ -248,6 +253,9 @@ class Endpoint:
     def bound(self) -> None:
         """The limit of the account, or this process's share of it, has changed."""
         self.ceiling = self.account.ceiling(self.max_concurrent)
+        queue = self.account.queue
+        if queue is not None and queue.waiting:
+            queue.pass_on()
 
     def learn_park(self, until: float) -> None:
         """Another process has parked this credential."""
@@ -351,7 +359,7 @@ class Directory:
             )
             endpoint.ca_file = ca_file
             endpoint.demo = demo
-            endpoint.seed = _seed(upstream, endpoint.authority, endpoint.base_path, credential)
+            endpoint.seed = seed(upstream, endpoint.authority, endpoint.base_path, credential)
         endpoint.connect = connect
         endpoint.first_token = first_token
         endpoint.idle = idle
@@ -384,8 +392,3 @@ class Directory:
             number += 1
             label = f"{upstream}#{number}"
         return label
-
-
-def _seed(upstream: str, authority: bytes, path: bytes, credential: str | None) -> int:
-    parts = (upstream.encode(), authority, path, (credential or "").encode("utf-8", "replace"))
-    return int.from_bytes(blake2b(b"\0".join(parts), digest_size=8).digest(), "big")
