@@ -14,6 +14,7 @@ from tests.rig import (
     RelayProcess,
     Request,
     Send,
+    Stall,
     Upstream,
     Upstreams,
     chat,
@@ -261,3 +262,21 @@ async def test_probes_begin_and_end_with_a_reload(tmp_path: Path) -> None:
             assert states(metrics, "bad") == {"open"}
             asked = len([e for e in bad.exchanges if e.request.head.startswith(b"GET")])
             assert asked in (1, 2)
+
+
+@scenario
+async def test_the_impatience_of_one_client_ejects_nobody(tmp_path: Path) -> None:
+    async with (
+        Upstream([Stall()]) as first,
+        Upstream() as second,
+        RelayProcess(config({"first": first, "second": second}), tmp_path) as relay,
+    ):
+        for _ in range(7):
+            hurried = await relay.chat(headers={"x-relay-first-token-ms": "30"})
+            assert hurried.status in (200, 504)
+        first.script = say.sse(say.EVENTS)
+
+        answer = await relay.chat()
+
+        assert (await relay.call_of(answer))["upstream"] == "first"
+        assert states(await relay.metrics(), "first") == {"closed"}

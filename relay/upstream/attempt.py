@@ -177,9 +177,12 @@ class Attempt:
                 if not self._request.stream
                 else failures.first_token_timeout
             )
+            if self._request.hurried:
+                plain = failures.hurried
             if not self.sent:
                 # Never got so far as to ask: the dial took all the silence there was.
-                plain = failures.connect_timeout
+                hurried = self._request.hurried
+                plain = failures.hurried_dial if hurried else failures.connect_timeout
             self._fail(plain())
 
     # -- connecting --
