@@ -20,7 +20,7 @@ from relay.upstream.probes import AT_ONCE, Probes
 from tests.authority import Authority
 from tests.dials import dead_port
 from tests.plane import play
-from tests.rig import Gate, Reset, Stall, Upstream, scenario, within
+from tests.rig import Close, Flood, Gate, Reset, Send, Stall, Upstream, scenario, within
 from tests.rig import scripts as say
 
 KEY = "sk-live-Zq8Kw2Lm5Xr7Tb9Np3Vc6Yd1"
@@ -204,6 +204,39 @@ async def test_no_connection_and_no_answer_are_bad_answers() -> None:
                 "silent": "the probe failed: timeout",
             }
             await (await mute.exchange()).left()
+
+
+HALF = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"
+
+
+@scenario
+@pytest.mark.parametrize(
+    ("end", "fault"), [(Stall(), "timeout"), (Close(), "ClientPayloadError")], ids=str
+)
+async def test_a_head_without_its_body_is_no_good_answer(end: Stall | Close, fault: str) -> None:
+    async with Upstream([Send(HALF), end]) as upstream, scene(answer=0.1) as here:
+        endpoint = here.ejected(upstream)
+        endpoint.connect = 0.2
+        here.watch(endpoint)
+
+        here.look(endpoint.breaker.until)
+
+        assert await here.says("open", 1) == f"the probe failed: {fault}"
+
+
+@scenario
+async def test_of_a_long_answer_enough_is_read() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n"
+    async with Upstream([Send(head), Flood(b"x" * 1024, 90_000)]) as upstream, scene() as here:
+        endpoint = here.ejected(upstream)
+        here.watch(endpoint)
+
+        here.look(endpoint.breaker.until)
+        await here.says("closed")
+
+        asked = await upstream.exchange()
+        await asked.left()
+        assert asked.sent < 8_000_000
 
 
 @scenario

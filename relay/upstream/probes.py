@@ -4,7 +4,7 @@ While an endpoint with a `probe` is ejected, no call is its half-open probe: a `
 is sent when the ejection is over, so that an upstream whose `/models` answers while its models fail is left alone as
 long as ever, and longer each time; then they go on, at the probe's own pace, which does not become slower.
 
-- 2xx closes the breaker.
+- 2xx, and its body, close the breaker.
 - No connection, no answer in time, 5xx, 408, 425, 429 eject for longer.
 - Any other answer (a 404 where there is no such path, a 403 of a key that may only chat) says nothing about calls: the
   next call is the probe, as without this module, until the endpoint is ejected anew.
@@ -45,6 +45,9 @@ TRIES: Final = 2
 """Of one probe, where the connection breaks."""
 REST: Final = 0.1
 """Seconds, half of what lies between these."""
+
+ENOUGH: Final = 65536
+"""Bytes of an answer. It has to come: a front may send its head while what is behind it hangs."""
 
 _ASK_LATER: Final = frozenset((408, 425, 429))
 """Statuses under 500 that say: not now."""
@@ -182,6 +185,11 @@ class Probes:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=endpoint.connect),
         )
         async with asked as response:
+            read = 0
+            async for piece in response.content.iter_any():
+                read += len(piece)
+                if read >= ENOUGH:
+                    break
             return response.status
 
     def _sessions(self) -> aiohttp.ClientSession:

@@ -48,7 +48,7 @@ class Provider:
             self.port = int(await self._process.stdout.readline())
 
     async def fail(self, how: str) -> None:
-        """`kill` (-9), `stop` (SIGSTOP), `503`, or `stall` (headers, and nothing more)."""
+        """`kill` (-9), `stop` (SIGSTOP), `503`, or `stall` (a head, and nothing more)."""
         if how == "kill":
             await self._end()
         elif how == "stop":

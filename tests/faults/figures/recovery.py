@@ -75,6 +75,7 @@ async def one(
                 "first_token_s": first_token,
                 "traffic_before_s": warm,
                 "probe": probe,
+                "model": model,
                 **found,
                 "ejections_while_dead": states,
                 "returned_after_s": returned,
@@ -133,11 +134,20 @@ def _back(during: list[Seen], fault: float, slow_from: float) -> float | None:
     return None
 
 
+MORE: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("stop", {"strategy": "weighted"}),
+    ("stop", {"probe": {"interval": "2s"}}),
+    ("stop", {"model": {"hedge": {"after": "300ms", "budget": "20%"}}}),
+    # Where silence may last longer than the retry budget remembers, many calls are silent at once.
+    ("stall", {"strategy": "weighted", "first_token": 10.0, "dead": 14.0}),
+)
+"""Besides the four faults with nothing but defaults."""
+
+
 def run(faults: tuple[str, ...] = FAULTS) -> dict[str, Any]:
     rows = [asyncio.run(one(fault)) for fault in faults]
     if faults == FAULTS:
-        rows.append(asyncio.run(one("stop", strategy="weighted")))
-        rows.append(asyncio.run(one("stop", probe={"interval": "2s"})))
+        rows += [asyncio.run(one(fault, **options)) for fault, options in MORE]
     return {"recovery": rows}
 
 

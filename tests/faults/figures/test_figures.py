@@ -22,13 +22,16 @@ def test_no_client_sees_an_upstream_die_before_the_first_token(fault: str) -> No
 
 def test_silence_costs_no_error_and_a_probe_no_call() -> None:
     found = asyncio.run(
-        recovery.one("stall", rate=20, warm=2, dead=7, after=0.5, probe={"interval": "1s"})
+        recovery.one("stall", rate=40, warm=2, dead=8, after=0.5, probe={"interval": "1s"})
     )
 
     assert found["errors_before_the_first_token"] == 0, found
-    assert found["ttft_p99_back_after_s"] <= recovery.FIRST_TOKEN + 1
+    # Five in a row are to be silent for `first_token`, and at this pace two are at a time.
+    assert found["slow_for_s"] <= recovery.FIRST_TOKEN + 0.5
+    assert found["slow_calls"] <= 12
     assert found["slow_calls_later"] == 0, "a call was the probe"
-    assert found["returned_after_s"] < 6
+    # The probe under way when it comes back may hang for connect + 5 s, and the next comes within 1 s.
+    assert found["returned_after_s"] < 1 + 5 + 1 + 1
 
 
 @pytest.mark.parametrize("kind", outage.KINDS)
@@ -49,7 +52,7 @@ def test_conversations_stay_with_the_account_that_holds_their_prefix() -> None:
 
 
 def test_most_calls_go_to_the_quicker_upstream_and_return_to_it() -> None:
-    found = asyncio.run(quickest.one(rate=30, first=4, bad=4, last=10))
+    found = asyncio.run(quickest.one(rate=40, first=4, bad=4, last=14))
 
     assert found["failed"] == 0
     assert found["while_quick"]["share_of_quick"] > 0.75, found
