@@ -28,7 +28,7 @@ from tests.rig.upstream import Request, Upstream
 
 ACCOUNTS = 4
 PAUSE = 2
-"""Seconds for which the throttled account asks to be left alone."""
+"""Seconds for which the throttled account asks to be left alone: whole ones."""
 
 
 @dataclass
@@ -37,7 +37,8 @@ class Account:
 
     number: int
     accounts: list[Account]
-    throttled: bool = False
+    throttled: int = 0
+    """Seconds to be left alone for, said to the next call."""
     known: set[int] = field(default_factory=set)
     turns: list[tuple[float, int]] = field(default_factory=list)
     under_way: int = 0
@@ -46,8 +47,8 @@ class Account:
 
     def answer(self, request: Request) -> Script:
         if self.throttled:
-            self.throttled = False
-            return say.error(429, "slow down", headers=b"Retry-After: %d\r\n" % PAUSE)
+            wait, self.throttled = self.throttled, 0
+            return say.error(429, "slow down", headers=b"Retry-After: %d\r\n" % wait)
         conversation = int(request.json()["messages"][0]["content"].split(" ")[1])
         self.known.add(conversation)
         self.turns.append((request.received, conversation))
@@ -61,7 +62,7 @@ class Account:
 
 
 async def one(
-    *, conversations: int = 200, turns: int = 8, callers: int = 40, seed: int = 1
+    *, conversations: int = 200, turns: int = 8, callers: int = 40, seed: int = 1, rest: int = PAUSE
 ) -> dict[str, Any]:
     loop = asyncio.get_running_loop()
     accounts: list[Account] = []
@@ -95,13 +96,13 @@ async def one(
                     ]
                     done += 1
                     if done == throttled_at:
-                        accounts[0].throttled = True
+                        accounts[0].throttled = rest
                         pause[0] = loop.time()
 
         await asyncio.gather(*(caller() for _ in range(callers)))
         seen = await load.ended()
         served.update(call.upstream for call in seen)
-    pause[1] = pause[0] + PAUSE + 0.5
+    pause[1] = pause[0] + rest + 0.5
     return {
         "conversations": conversations,
         "turns": len(seen),

@@ -9,9 +9,8 @@ import pytest
 from tests.faults.figures import outage, prefixes, quickest, recovery
 
 
-@pytest.mark.parametrize("fault", ["kill", "503"])
-def test_no_client_sees_an_upstream_die_before_the_first_token(fault: str) -> None:
-    found = asyncio.run(recovery.one(fault, rate=20, warm=2, dead=2, after=0.5))
+def test_no_client_sees_an_upstream_die_before_the_first_token() -> None:
+    found = asyncio.run(recovery.one("kill", rate=20, warm=2, dead=2, after=0.5))
 
     assert found["errors_before_the_first_token"] == 0, found
     assert found["calls_while_dead"] >= 40
@@ -36,7 +35,7 @@ def test_silence_costs_no_error_and_a_probe_no_call() -> None:
 
 @pytest.mark.parametrize("kind", outage.KINDS)
 def test_a_total_outage_multiplies_nothing_and_is_told_at_once(kind: str) -> None:
-    found = asyncio.run(outage.one(kind, rate=50, seconds=4))
+    found = asyncio.run(outage.one(kind, rate=50, seconds=2))
 
     assert found["attempts"] <= found["allowed"], found
     assert {status for status, _ in found["answers"]} == {503 if kind == "503" else 502}
@@ -44,7 +43,7 @@ def test_a_total_outage_multiplies_nothing_and_is_told_at_once(kind: str) -> Non
 
 
 def test_conversations_stay_with_the_account_that_holds_their_prefix() -> None:
-    found = asyncio.run(prefixes.one(conversations=80, turns=5, callers=20))
+    found = asyncio.run(prefixes.one(conversations=60, turns=8, callers=20, rest=1))
 
     assert found["failed"] == 0
     assert found["held_share"] >= 0.9, found
@@ -52,7 +51,7 @@ def test_conversations_stay_with_the_account_that_holds_their_prefix() -> None:
 
 
 def test_most_calls_go_to_the_quicker_upstream_and_return_to_it() -> None:
-    found = asyncio.run(quickest.one(rate=40, first=4, bad=4, last=14))
+    found = asyncio.run(quickest.one(rate=40, first=3, bad=3, last=12))
 
     assert found["failed"] == 0
     assert found["while_quick"]["share_of_quick"] > 0.75, found
