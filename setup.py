@@ -13,7 +13,7 @@ COMPILED = (
     *("call", "chatbody", "chatedit", "chunked", "gaps", "jsonscan", "pricing", "prompts"),
     *("records", "replies", "sse", "timers"),
     *("bill", "endings", "exchange", "passage", "proxy", "snapshot", "static", "stream", "waits"),
-    *("connection", "heads", "port", "reception"),
+    *("connection", "heads", "overload", "port", "reception"),
     *("admission/gate", "admission/memory", "admission/principals", "admission/windows"),
     *("admission/authority", "admission/refusals", "admission/remote"),
     *("upstream/account", "upstream/attempt", "upstream/balance", "upstream/breaker"),
