@@ -6,7 +6,7 @@
                                                            503 on new connections and new calls
     memory         92 % of the group's       under 88 %    503 on new calls
     time           the loop runs late, by    8 s after     503 on a part of the new calls, larger while it is late
-                   20 ms smoothed            it did
+                   20 ms for half a second   it did
 
 What is there already goes on in all four. Before it comes so far, connections that idle are closed sooner: after 15 s
 above 80 % of the cap, after one second above 85 % of the memory.
@@ -17,7 +17,7 @@ each call is one attribute.
 Why lateness is smoothed, and not its least value over an interval: a loop that has more to do than time takes all that
 is ready in each of its turns, and a tick falls anywhere between two turns. So even at twice the load a core can take
 some tick is on time in every half second, while the average rises from 2 ms (at 80 %) over 3 (at 100 %) to 30 and more.
-A single stall (a collection, a reload, a host that sleeps) counts `WORST` at the most, and a sixteenth of that is no
+A single stall (a collection, a reload, a host that sleeps) counts `WORST` at the most, and a tenth of that is no
 overload.
 """
 
@@ -42,21 +42,25 @@ MEMORY_SHORT: Final = 0.92
 MEMORY_SLACK: Final = 0.04
 """Parts of the memory that the control group may use."""
 
-WORST: Final = 0.1
+WORST: Final = 0.15
 """Seconds that one late tick counts at most."""
-SMOOTHING: Final = 16
-"""Ticks over which lateness is averaged: a third of a second, and longer where they come late."""
+SMOOTHING: Final = 10
+"""Ticks over which lateness is averaged: a fifth of a second, and longer where they come late."""
 LATE: Final = 0.02
 """Seconds of smoothed lateness at which old streams begin to feel it."""
 IN_TIME: Final = 0.01
 """Seconds under which more is let in again."""
+PERSISTS: Final = 0.5
+"""Seconds for which it must be late: a rush of a few hundred calls is over by then."""
 CROWD: Final = 16
 """Calls under way with fewer than which it is not calls that make the loop late."""
-LESS: Final = 0.75
-"""What is let in is cut to this part of itself at each beat (four a second) that is late…"""
-MORE: Final = 1 / 32
-"""…and grows by this part of all at each that is in time. The usual way to find a rate that fits, as TCP does."""
+LESS: Final = 0.3
+"""What is let in is cut to this part of itself in a second that is late…"""
+MORE: Final = 0.125
+"""…and grows by this part of all in a second that is in time: the way in which TCP finds a rate that fits."""
 LEAST: Final = 1 / 32
+LONGEST_STEP: Final = 1.0
+"""Seconds between two beats that count at most."""
 
 SHORT_WAIT: Final = 1.0
 LONG_WAIT: Final = 5.0
@@ -121,9 +125,11 @@ class Overload:
     """Lives as long as the process."""
 
     __slots__ = (
+        "_beat",
         "_connections",
         "_credit",
         "_descriptors",
+        "_late_since",
         "_memory",
         "_refusals",
         "_time",
@@ -149,6 +155,8 @@ class Overload:
         """The part of new calls that is let in as far as time is short."""
         self.shedding = False
         """Whether a new call has to ask (`refuses`): the one thing that is looked at for each."""
+        self._late_since = -1.0  # negative while it is not late
+        self._beat = 0.0
         self._credit = 1.0
         self._refusals = 0
         self._wanted = False  # a connection found no place since the last beat
@@ -203,9 +211,13 @@ class Overload:
 
     # -- facts --
 
-    def tick(self, late: float) -> None:
+    def tick(self, late: float, now: float) -> None:
         """The loop ran a timer so many seconds late."""
         self.late += (min(late, WORST) - self.late) / SMOOTHING
+        if self.late < IN_TIME:
+            self._late_since = -1.0
+        elif self.late > LATE and self._late_since < 0.0:
+            self._late_since = now
 
     def beat(
         self, now: float, connections: int, calls: int, descriptors: int, memory: float
@@ -217,7 +229,7 @@ class Overload:
             self._connections.follow(now, self._crowded(connections)),
             self._descriptors.follow(now, self._bare(descriptors)),
             self._memory.follow(now, self._tight(memory)),
-            self._time.follow(now, self._slow(calls)),
+            self._time.follow(now, self._slow(now, calls)),
         ]
         self._wanted = False
         self.shedding = self._descriptors.on or self._memory.on or self._time.on
@@ -241,11 +253,14 @@ class Overload:
         slack = MEMORY_SLACK if self._memory.on else 0.0
         return memory >= MEMORY_SHORT - slack
 
-    def _slow(self, calls: int) -> bool:
-        if self.late > LATE and calls >= CROWD:
-            self.share = max(LEAST, self.share * LESS)
-        elif self.late < IN_TIME or calls < CROWD:
-            self.share = min(1.0, self.share + MORE)
+    def _slow(self, now: float, calls: int) -> bool:
+        step = min(now - self._beat, LONGEST_STEP)
+        self._beat = now
+        since = self._late_since
+        if calls < CROWD or self.late < IN_TIME:
+            self.share = min(1.0, self.share + MORE * step)
+        elif self.late > LATE and since >= 0.0 and now - since >= PERSISTS:
+            self.share = max(LEAST, self.share * LESS**step)
         return self.share < 1.0
 
     def _wait(self, least: float) -> float:

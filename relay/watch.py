@@ -47,7 +47,7 @@ class Watch:
 
     def lagged(self, late: float) -> None:
         """The loop ran a timer so many seconds late."""
-        self._overload.tick(late)
+        self._overload.tick(late, monotonic())
         self._observe_lag(late)
 
     def beat(self, now: float) -> None:
