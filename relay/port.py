@@ -95,10 +95,11 @@ class Port:
             self._dismiss(oldest)
             return self.patience.header
         if len(self.leaving) >= self.overload.most_turned:
-            # They take their time, and there is no room for more of them.
+            # They take their time, and there is no room for more of them: one is answered and closed at once.
             slowest = next(iter(self.leaving))
             del self.leaving[slowest]
             self._dismiss(slowest)
+            slowest.give_way()
         del self.waiting[client]
         self.leaving[client] = None
         client.surplus = True
