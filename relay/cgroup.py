@@ -69,8 +69,8 @@ class MemoryGauge:
                 self._cached = cached
 
     def share(self, alarm: float) -> float:
-        """The part of the limit that is in use, some microseconds; 0 without a limit. The caches are looked at only above
-        `alarm`, since that takes longer."""
+        """The part of the limit that is in use; 0 without a limit. Some microseconds, for the caches are looked at only
+        above `alarm`."""
         if self._usage is None:
             return 0.0
         used = _number(self._usage)
