@@ -5,8 +5,8 @@
     descriptors    half of the spare ones    three quarters of them free again
                                                            503 on new connections and new calls
     memory         92 % of the group's       under 88 %    503 on new calls
-    time           the loop runs late, by    8 s after     503 on a part of the new calls, larger while it is late
-                   20 ms for half a second   it did
+    time           the loop runs late, by    within 8 s    503 on a part of the new calls, larger while it is late
+                   20 ms for half a second   in time
 
 What is there already goes on in all four. Before it comes so far, connections that idle are closed sooner: after 15 s
 above 80 % of the cap, after one second above 85 % of the memory.
