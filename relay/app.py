@@ -25,6 +25,7 @@ from relay import admin, banner, process, reload
 from relay.admission.gate import Gate
 from relay.call import RequestIds
 from relay.config.model import Config
+from relay.equipment import Demo, Memory
 from relay.front import Front
 from relay.health import BEAT, Health
 from relay.listener import doors, listeners
@@ -38,7 +39,7 @@ from relay.port import Patience, Port
 from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import Batch
-from relay.snapshot import Demo, Memory, Snapshot
+from relay.snapshot import Snapshot
 from relay.timers import TICK, Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.connections import connections_of
@@ -68,6 +69,7 @@ class Relay:
         *,
         human: bool,
         demo_key: str | None = None,
+        workers: int = 1,
     ) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._human = human
@@ -82,7 +84,7 @@ class Relay:
         self._pace = reload.Pace()
         self._wheel = Wheel(loop)
         self._dialer = Dialer(loop)
-        self._memory = Memory(loop, self._make_directory(), process.log_bug)
+        self._memory = Memory(loop, self._make_directory(), process.log_bug, workers)
         self._demo_server = DemoServer()
         self._demo: Demo | None = None
         self._snapshot = Snapshot(config, self._memory)

@@ -66,33 +66,7 @@ PENDING: Final = (
     ),
     Pending(("on_store_failure.rates",), lambda policy: policy != "open", _NO_STORE),
     Pending(("on_store_failure.budgets",), lambda policy: policy != "closed", _NO_STORE),
-    Pending(
-        ("keys.*.weight",),
-        lambda weight: weight != 1,
-        "calls do not wait in a queue yet, so no key goes before another.",
-    ),
     Pending(("prices",), bool, "recorded traffic is not priced at other models' rates yet."),
-    Pending(
-        ("upstreams.*.queue",),
-        _any,
-        "calls do not wait in a queue yet: they are refused at once while every upstream is full.",
-        if_written=True,
-    ),
-    Pending(
-        ("models.*.hedge",),
-        _any,
-        "no second attempt is started yet while the first is silent.",
-    ),
-    Pending(
-        ("models.*.heartbeat.before_commit",),
-        bool,
-        "nothing is sent yet before the first token.",
-    ),
-    Pending(
-        ("models.*.resume",),
-        _any,
-        "a stream that breaks is not continued yet: it ends with an error event.",
-    ),
     Pending(
         ("keys.*.abort_billing",),
         lambda policy: policy == "drain",

@@ -20,6 +20,7 @@ from typing import Final
 from relay.upstream.account import Account, Park
 from relay.upstream.address import Address, parse
 from relay.upstream.breaker import Breaker, State
+from relay.upstream.percentile import Silences
 from relay.upstream.verdicts import Effect, Failure, Verdict
 
 FORBIDDEN_ROW: Final = 3
@@ -70,6 +71,7 @@ class Endpoint:
         "port",
         "request_head",
         "seed",
+        "silences",
         "tls",
         "total",
         "ttft",
@@ -123,6 +125,8 @@ class Endpoint:
         self.inflight = 0
         self.ttft = 0.0
         """Moving average, seconds; 0 as long as nothing is known."""
+        self.silences: Silences | None = None
+        """Its times to first token, if somebody hedges by them."""
         self.clear_from = 0.0
         """From when on nothing of its own stands in the way; infinite while the breaker is not closed."""
         self._forbidden = 0
@@ -161,6 +165,8 @@ class Endpoint:
         self.inflight -= 1
         account = self.account
         account.inflight -= 1
+        if account.queue is not None and account.queue.waiting:
+            account.queue.freed(now)
         if ttft is not None:
             average = self.ttft
             self.ttft = average + (ttft - average) * LEARNING if average else ttft
@@ -242,6 +248,9 @@ class Endpoint:
     def bound(self) -> None:
         """The limit of the account, or this process's share of it, has changed."""
         self.ceiling = self.account.ceiling(self.max_concurrent)
+        queue = self.account.queue
+        if queue is not None and queue.waiting:
+            queue.pass_on()
 
     def learn_park(self, until: float) -> None:
         """Another process has parked this credential."""

@@ -40,7 +40,14 @@ class Worker(Relay):
         access_log: AccessLog,
         log_dropped: Callable[[], int],
     ) -> None:
-        super().__init__(config, access_log, log_dropped, human=False, demo_key=seat.demo_key)
+        super().__init__(
+            config,
+            access_log,
+            log_dropped,
+            human=False,
+            demo_key=seat.demo_key,
+            workers=seat.board.workers,
+        )
         self._seat = seat
         self._health.draining = seat.board.is_draining
         self._shares = self._proxy.shares = Shares()
