@@ -15,7 +15,7 @@ COMPILED = (
     *("bill", "endings", "equipment", "exchange", "opening", "passage", "proxy", "resumable"),
     *("resume", "routes"),
     *("snapshot", "static", "stream", "waits"),
-    *("connection", "heads", "port", "reception"),
+    *("connection", "heads", "overload", "port", "reception"),
     *("admission/gate", "admission/memory", "admission/principals", "admission/windows"),
     *("admission/authority", "admission/refusals", "admission/remote"),
     *("upstream/account", "upstream/attempt", "upstream/balance", "upstream/breaker"),

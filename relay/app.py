@@ -12,9 +12,10 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from secrets import token_hex, token_urlsafe
+from socket import socket
 from time import time
 
 import uvloop
@@ -27,12 +28,13 @@ from relay.config.model import Config
 from relay.equipment import Demo, Memory
 from relay.front import Front
 from relay.health import BEAT, Health
-from relay.listener import listeners
+from relay.listener import doors, listeners
 from relay.observe import logs
 from relay.observe.accesslog import AccessLog
 from relay.observe.linewriter import LineWriter
 from relay.observe.metrics import Metrics
 from relay.observe.sources import Seen
+from relay.overload import Overload
 from relay.port import Patience, Port
 from relay.proxy import Proxy
 from relay.reception import Reception
@@ -45,6 +47,7 @@ from relay.upstream.demo import DemoServer
 from relay.upstream.dial import Dialer
 from relay.upstream.endpoint import Directory, Endpoint
 from relay.upstream.probes import Probes
+from relay.watch import Watch
 
 log = logs.get("app")
 
@@ -98,13 +101,16 @@ class Relay:
         self._reception = Reception(
             self._proxy, self._snapshot, self._health.livez, self._health.readyz
         )
-        self._port = Port(self._reception, self._wheel, RequestIds(token_hex(6)), _patience(config))
+        ids, overload = RequestIds(token_hex(6)), Overload(process.file_limit())
+        self._port = Port(self._reception, self._wheel, ids, _patience(config), overload)
         self._seen = Seen(
             self._proxy, self._gate, self._memory, access_log, self._live, log_dropped
         )
         self._metrics.sources = self._seen
         self._guard = admin.Guard(_token(config))
-        self._wheel.on_lag = self._metrics.observe_lag
+        self._watch = Watch(self._port, self._metrics.observe_lag)
+        self._wheel.on_lag = self._watch.lagged
+        self._health.overloaded = self._watch.is_unready
         self._front_runner = web.ServerRunner(Front(self._port))
         self._admin_runner: web.AppRunner | None = None
         self._beat: asyncio.TimerHandle | None = None
@@ -137,12 +143,16 @@ class Relay:
     async def _listen(self) -> None:
         await self._front_runner.setup()
         address = self._config.server.listen
-        for sock in listeners(address.host, address.port, BACKLOG):
-            await web.SockSite(self._front_runner, sock, backlog=BACKLOG).start()
+        await self._open(listeners(address.host, address.port, BACKLOG))
         self._admin_runner = await self._start_admin()
         self._health.phase = "ready"
         self._announce()
         process.settle_memory()
+
+    async def _open(self, listeners: Iterable[socket]) -> None:
+        for listener in listeners:
+            for door in doors(listener):
+                await web.SockSite(self._front_runner, door, backlog=BACKLOG).start()
 
     def _announce(self) -> None:
         listen, admin = _bound(self._front_runner), _bound(self._admin_runner)
@@ -236,6 +246,7 @@ class Relay:
         for connections in self._snapshot.connections():
             connections.trim(now)
         self._probes.look(now)
+        self._watch.beat(now)
         self._beat = self._loop.call_later(BEAT, self._tick)
 
     # -- configuration --
@@ -251,6 +262,7 @@ class Relay:
         purses = self._gate.reload(snapshot.principals, config.groups)
         self._catch_up()
         self._port.patience = _patience(config)
+        self._watch.configure(config.server)
         self._port.memo.clear()
         self._guard.change(_token(config))
         self._access_log.format = config.observability.access_log
@@ -318,13 +330,14 @@ class Relay:
     # -- what is shown --
 
     def _degraded(self) -> list[str]:
-        """What limps, in words: a model none of whose members is usable."""
+        """What limps, in words: a model none of whose members is usable, and we ourselves."""
         now = self._loop.time()
-        return [
+        models = [
             f"model {name}: no upstream is usable"
             for name, route in self._snapshot.routes.items()
             if route.static is None and not route.pool.usable(now, ())
         ]
+        return [*models, *self._watch.limps()]
 
 
 def new_demo_key() -> str:

@@ -43,6 +43,7 @@ ROOMS: dict[int, tuple[str, ...]] = {
     5: (
         *("cli", "__main__", "app", "process", "reload", "banner", "keys"),
         *("front", "port", "connection", "heads", "listener", "reception"),
+        *("overload", "watch", "cgroup"),
         *("admin", "health", "page", "observe", "workers"),
     ),
 }

@@ -19,6 +19,7 @@ from relay.config.types import (
     Address,
     AdminToken,
     ClientKey,
+    Connections,
     Count,
     Day,
     Duration,
@@ -71,6 +72,9 @@ class Cors(Section):
 class Server(Section):
     listen: Address = Field(Listen("0.0.0.0", 8080), description="Address and port of the API")  # noqa: S104
     workers: Workers = Field("auto", description="Processes that serve; auto is one per usable CPU")
+    max_connections: Connections = Field(
+        "auto", description="Of clients, per process; auto is just under half its open files"
+    )
     max_body: Size = Field(32 * 1024 * 1024, description="Largest request body")
     cors: Cors = Field(Cors(), description="Calls from browsers")
     timeouts: ServerTimeouts = Field(ServerTimeouts(), description="Patience with clients")

@@ -211,6 +211,13 @@ Workers = Annotated[
         {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 1024}]}
     ),
 ]
+Connections = Annotated[
+    int | str,
+    PlainValidator(values.read_connections),
+    WithJsonSchema(
+        {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 1_000_000}]}
+    ),
+]
 Address = Annotated[
     Listen,
     PlainValidator(values.read_listen),

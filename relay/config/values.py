@@ -160,6 +160,14 @@ def read_workers(value: Any) -> int | str:
     return value
 
 
+def read_connections(value: Any) -> int | str:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1_000_000:
+        raise ValueError("must be auto, or a whole number from 1 to 1000000")
+    return value
+
+
 # --- addresses ------------------------------------------------------------------------------------
 
 _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]/]*)):([0-9]{1,5})")
