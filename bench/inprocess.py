@@ -29,6 +29,7 @@ from relay.admission.gate import Gate
 from relay.call import RequestIds
 from relay.config import file
 from relay.connection import ClientConnection
+from relay.equipment import Memory
 from relay.observe.accesslog import AccessLog
 from relay.observe.linewriter import LineWriter
 from relay.observe.metrics import Metrics
@@ -37,7 +38,7 @@ from relay.process import settle_memory
 from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import Batch
-from relay.snapshot import Memory, Snapshot
+from relay.snapshot import Snapshot
 from relay.timers import Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.connections import connections_of

@@ -12,9 +12,10 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from secrets import token_hex, token_urlsafe
+from socket import socket
 from time import time
 
 import uvloop
@@ -24,25 +25,29 @@ from relay import admin, banner, process, reload
 from relay.admission.gate import Gate
 from relay.call import RequestIds
 from relay.config.model import Config
+from relay.equipment import Demo, Memory
 from relay.front import Front
 from relay.health import BEAT, Health
-from relay.listener import listeners
+from relay.listener import doors, listeners
 from relay.observe import logs
 from relay.observe.accesslog import AccessLog
 from relay.observe.linewriter import LineWriter
 from relay.observe.metrics import Metrics
 from relay.observe.sources import Seen
+from relay.overload import Overload
 from relay.port import Patience, Port
 from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import Batch
-from relay.snapshot import Demo, Memory, Snapshot
+from relay.snapshot import Snapshot
 from relay.timers import TICK, Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.connections import connections_of
 from relay.upstream.demo import DemoServer
 from relay.upstream.dial import Dialer
 from relay.upstream.endpoint import Directory, Endpoint
+from relay.upstream.probes import Probes
+from relay.watch import Watch
 
 log = logs.get("app")
 
@@ -65,6 +70,7 @@ class Relay:
         *,
         human: bool,
         demo_key: str | None = None,
+        workers: int = 1,
     ) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._human = human
@@ -79,7 +85,8 @@ class Relay:
         self._pace = reload.Pace()
         self._wheel = Wheel(loop)
         self._dialer = Dialer(loop)
-        self._memory = Memory(loop, self._make_directory(), process.log_bug)
+        self._probes = Probes(loop)
+        self._memory = Memory(loop, self._make_directory(), process.log_bug, workers)
         self._demo_server = DemoServer()
         self._demo: Demo | None = None
         self._snapshot = Snapshot(config, self._memory)
@@ -94,13 +101,16 @@ class Relay:
         self._reception = Reception(
             self._proxy, self._snapshot, self._health.livez, self._health.readyz
         )
-        self._port = Port(self._reception, self._wheel, RequestIds(token_hex(6)), _patience(config))
+        ids, overload = RequestIds(token_hex(6)), Overload(process.file_limit())
+        self._port = Port(self._reception, self._wheel, ids, _patience(config), overload)
         self._seen = Seen(
             self._proxy, self._gate, self._memory, access_log, self._live, log_dropped
         )
         self._metrics.sources = self._seen
         self._guard = admin.Guard(_token(config))
-        self._wheel.on_lag = self._metrics.observe_lag
+        self._watch = Watch(self._port, self._metrics.observe_lag)
+        self._wheel.on_lag = self._watch.lagged
+        self._health.overloaded = self._watch.is_unready
         self._front_runner = web.ServerRunner(Front(self._port))
         self._admin_runner: web.AppRunner | None = None
         self._beat: asyncio.TimerHandle | None = None
@@ -133,12 +143,16 @@ class Relay:
     async def _listen(self) -> None:
         await self._front_runner.setup()
         address = self._config.server.listen
-        for sock in listeners(address.host, address.port, BACKLOG):
-            await web.SockSite(self._front_runner, sock, backlog=BACKLOG).start()
+        await self._open(listeners(address.host, address.port, BACKLOG))
         self._admin_runner = await self._start_admin()
         self._health.phase = "ready"
         self._announce()
         process.settle_memory()
+
+    async def _open(self, listeners: Iterable[socket]) -> None:
+        for listener in listeners:
+            for door in doors(listener):
+                await web.SockSite(self._front_runner, door, backlog=BACKLOG).start()
 
     def _announce(self) -> None:
         listen, admin = _bound(self._front_runner), _bound(self._admin_runner)
@@ -219,17 +233,20 @@ class Relay:
         if self._admin_runner is not None:
             await self._admin_runner.cleanup()
         self._batch.flush()
+        await self._probes.close()
         await self._dialer.close()
         await self._demo_server.close()
         self._wheel.close()
         self._access_log.close(LOG_WAIT)
 
     def _tick(self) -> None:
-        """The loop's own beat: it proves that the loop turns, and closes what idled too long."""
+        """The loop's own beat: it proves that the loop turns, closes what idled too long, and asks who is ejected."""
         self._health.beat()
         now = self._loop.time()
         for connections in self._snapshot.connections():
             connections.trim(now)
+        self._probes.look(now)
+        self._watch.beat(now)
         self._beat = self._loop.call_later(BEAT, self._tick)
 
     # -- configuration --
@@ -245,6 +262,7 @@ class Relay:
         purses = self._gate.reload(snapshot.principals, config.groups)
         self._catch_up()
         self._port.patience = _patience(config)
+        self._watch.configure(config.server)
         self._port.memo.clear()
         self._guard.change(_token(config))
         self._access_log.format = config.observability.access_log
@@ -260,6 +278,7 @@ class Relay:
         ):
             # Its running calls go on; what idles is closed.
             connections_of(endpoint).close()
+        self._probes.watch(snapshot.probed())
         return partial(reload.let_go, old.principals, old.config.filed, purses)
 
     def _catch_up(self) -> None:
@@ -311,13 +330,14 @@ class Relay:
     # -- what is shown --
 
     def _degraded(self) -> list[str]:
-        """What limps, in words: a model none of whose members is usable."""
+        """What limps, in words: a model none of whose members is usable, and we ourselves."""
         now = self._loop.time()
-        return [
+        models = [
             f"model {name}: no upstream is usable"
             for name, route in self._snapshot.routes.items()
             if route.static is None and not route.pool.usable(now, ())
         ]
+        return [*models, *self._watch.limps()]
 
 
 def new_demo_key() -> str:

@@ -13,7 +13,8 @@ from typing import Final
 from relay.admission.gate import Applicant, Gate, Lease
 from relay.call import Call
 from relay.chatbody import ChatBody
-from relay.snapshot import NO_NEED, Route, Snapshot
+from relay.routes import Route
+from relay.snapshot import NO_NEED, Snapshot
 from relay.usage import Usage
 
 BYTES_A_TOKEN: Final = 4
@@ -52,6 +53,10 @@ class Bill:
         self.waits = not lease.open
         """For the authority's answer, at first."""
 
+    def estimate(self, events: int) -> Usage:
+        """What a call comes to that nobody counted: an event is about a token."""
+        return Usage(self._bound // BYTES_A_TOKEN, events, source="estimated")
+
     def settle(self, route: Route, *, spent: bool) -> None:
         """Turns the reservation into what was used; `spent`: an upstream worked, though it reported nothing."""
         lease = self._lease
@@ -61,7 +66,7 @@ class Bill:
         record = self._call.record
         usage = record.usage
         if usage is None and spent and not self._waived():
-            usage = Usage(self._bound // BYTES_A_TOKEN, record.events, source="estimated")
+            usage = self.estimate(record.events)
             record.usage = usage
         now = monotonic()
         if usage is None:

@@ -52,25 +52,9 @@ class ClientConnection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_body",
-        "_chunked",
-        "_exchange",
-        "_front",
-        "_have",
-        "_head",
-        "_need",
-        "_parser",
-        "_principal",
-        "_recent",
-        "_spilled",
-        "_stash",
-        "_state",
-        "_transport",
-        "_unread",
-        "address",
-        "choked",
-        "deadline",
-        "slot",
+        *("_body", "_chunked", "_exchange", "_front", "_have", "_head", "_need", "_parser"),
+        *("_principal", "_recent", "_spilled", "_stash", "_state", "_transport", "_unread"),
+        *("address", "choked", "deadline", "slot", "surplus"),
     )
 
     def __init__(self, front: Port) -> None:
@@ -93,6 +77,8 @@ class ClientConnection(asyncio.Protocol):
         self.address: str | None = None
         """The peer's."""
         self.choked = False
+        self.surplus = False
+        """There was no room for it: it is answered once, and closed."""
         self.deadline = 0.0
         self.slot = NEVER
 
@@ -103,10 +89,8 @@ class ClientConnection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=HIGH_WATER)
         peer = transport.get_extra_info("peername")
         self.address = peer[0] if peer else None
-        front = self._front
-        front.clients.add(self)
         # A connection that never says anything has as long as a head that never ends.
-        self._expect(front.patience.header)
+        self._expect(self._front.arrived(self, monotonic()))
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._state = _CLOSED
@@ -211,6 +195,7 @@ class ClientConnection(asyncio.Protocol):
         self._head = self._recent = head
         self._need = length
         self._state = _BUSY
+        self._front.waiting.pop(self, None)
         seen = head.seen
         try:
             if seen is not None and seen[0] is snapshot:
@@ -219,6 +204,8 @@ class ClientConnection(asyncio.Protocol):
                 self._principal = reception.screen(head, self.address)
             if length > snapshot.max_body:
                 raise errors.BodyTooLarge
+            if self.surplus or self._front.overload.shedding:
+                self._front.admit(head, self.surplus)
         except RelayError as error:
             self._refuse(error, len(data) - end)
             return
@@ -297,7 +284,7 @@ class ClientConnection(asyncio.Protocol):
             error,
             record,
             self._principal,
-            keep_alive=whole and head is not None and head.keep_alive,
+            keep_alive=whole and head is not None and head.keep_alive and not self.surplus,
         )
 
     def _broke(self) -> None:
@@ -321,12 +308,12 @@ class ClientConnection(asyncio.Protocol):
         self._head = None
         if self._state == _CLOSED:
             return
-        if not keep_alive or self._spilled or self._front.reception.draining:
+        if not keep_alive or self._spilled or self.surplus or self._front.reception.draining:
             self._unread = self._unread or self._spilled
             self.break_off()
             return
         self._state = _IDLE
-        self._expect(self._front.patience.keep_alive)
+        self._front.waiting[self] = self._expect(self._front.patience.keep_alive)
         if self._stash:
             # From the loop, so that a thousand pipelined requests are not a thousand frames deep.
             asyncio.get_running_loop().call_soon(self._next)
@@ -340,6 +327,7 @@ class ClientConnection(asyncio.Protocol):
         unread = self._unread
         self._stash = b""
         self._state = _DISCARD
+        self._front.waiting.pop(self, None)
         if unread and transport.can_write_eof():
             # Closing with bytes unread resets the connection, and the reset may overtake the answer.
             self._have = 0
@@ -371,14 +359,30 @@ class ClientConnection(asyncio.Protocol):
             self._unread = False
             self.break_off()
 
-    def _expect(self, seconds: float) -> None:
-        """Something must happen within `seconds`. The wheel is asked only when the deadline moves earlier."""
+    @property
+    def is_idle(self) -> bool:
+        return self._state == _IDLE
+
+    def give_way(self) -> None:
+        """Others need the place of this one, for which nothing runs. Who has begun to ask is answered."""
+        if self._state == _IDLE and not self.surplus:
+            self.break_off()
+        elif self._state in (_IDLE, _HEAD):
+            self._parser = None
+            self._refuse(errors.Overloaded(wait=self._front.overload.turned()))
+        elif self._state == _DISCARD and self._transport is not None:
+            self._transport.close()
+
+    def _expect(self, seconds: float) -> float:
+        """Something must happen within `seconds` from now, which is returned. The wheel is asked only when the deadline
+        moves earlier."""
         now = monotonic()
         deadline = now + seconds
         if self.slot == NEVER or deadline < self.deadline:
             self._front.wheel.drop(self)
             self._front.wheel.add(self, deadline)
         self.deadline = deadline
+        return now
 
     def expired(self, now: float) -> None:
         if self._state in (_BUSY, _CLOSED):
@@ -387,8 +391,8 @@ class ClientConnection(asyncio.Protocol):
             self._front.wheel.add(self, self.deadline)
         elif self._state == _DISCARD or self.choked:
             self.abort()
-        elif self._state == _IDLE:
-            self.break_off()
+        elif self._state == _IDLE or (self._state == _HEAD and self.surplus):
+            self.give_way()
         else:
             self._parser = None
             self._refuse(errors.RequestTimeout())

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from relay.records import Cause
 
@@ -15,6 +15,9 @@ MESSAGES: dict[Cause, tuple[str, str]] = {
     "drain": ("The server is shutting down; the answer is not complete.", "server_shutting_down"),
 }
 BROKEN = ("The upstream failed before the answer was complete.", "upstream_stream_error")
+
+KEEP_ALIVE: Final = b": keep-alive\n\n"
+"""The one thing that OpenAI SDKs safely ignore."""
 
 
 class Ending(Protocol):

@@ -1,4 +1,4 @@
-"""The life of a call, told in order: admit → open an answer → commit → stream → settle → record.
+"""The life of a call, told in order: admit → open an answer (`opening`) → commit → stream → settle → record.
 
 An `Exchange` is one call under way. It runs without a task or a future: each phase is a method, called by the
 event it waited for, and the methods stand below in the order in which they happen. Rules that hold here:
@@ -9,61 +9,47 @@ event it waited for, and the methods stand below in the order in which they happ
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from relay import replies
 from relay.bill import Bill
 from relay.call import Call
-from relay.chatbody import ChatBody, decode
-from relay.chatedit import edit
+from relay.chatbody import decode
 from relay.endings import BROKEN, MESSAGES, Limits
-from relay.errors import InternalError, Overloaded, RelayError, UpstreamTimeout
+from relay.errors import InternalError, Overloaded, RelayError
+from relay.opening import Opening
 from relay.passage import Passage
-from relay.records import AttemptRecord, Cause
-from relay.snapshot import Route, Snapshot
+from relay.records import Cause
+from relay.resumable import ResumableStream
+from relay.resume import body_of_the_rest, head_of_the_rest, may_go_on
+from relay.snapshot import Snapshot
 from relay.sse import Event
-from relay.static import static_reply
 from relay.stream import Stream
-from relay.timers import NEVER
 from relay.upstream import failures
-from relay.upstream.attempt import Attempt, Request
-from relay.upstream.failover import Failover
+from relay.upstream.attempt import Attempt
 from relay.upstream.failures import Failure
 from relay.upstream.pool import Member
+from relay.upstream.request import Request
 from relay.usage import Usage
-from relay.waits import Waits
 
 if TYPE_CHECKING:
     from relay.proxy import Proxy
 
 
-class Exchange(Waits):
+class Exchange(Opening):
     """One call under way. Dies when it has been settled and recorded (`over`)."""
 
-    __slots__ = (
-        "_attempts",
-        "_bill",
-        "_fallbacks",
-        "_serving",
-        "_snapshot",
-        "_stream",
-        "chat",
-    )
-
-    chat: ChatBody
-    _fallbacks: Iterator[Route]
+    __slots__ = ("_broken_by", "_serving", "_stream", "_successor")
 
     def __init__(self, proxy: Proxy, call: Call, snapshot: Snapshot) -> None:
-        super().__init__(proxy, call)
-        self._snapshot = snapshot
-        self._bill: Bill | None = None
-        self._attempts: list[Attempt] = []
-        """Under way and not committed."""
+        super().__init__(proxy, call, snapshot)
         self._serving: Attempt | None = None
         self._stream: Stream | Passage | None = None
-        self.slot = NEVER
+        self._successor: Member | None = None
+        """Who is to go on with a stream that broke."""
+        self._broken_by: Cause | None = None
 
     # -- admit --
 
@@ -84,108 +70,13 @@ class Exchange(Waits):
         if not bill.waits:
             self._run(route)
 
-    def _run(self, route: Route) -> None:
-        call = self.call
-        if route.static is not None:
-            self._serve_static(route.static)
-            return
-        self._failover = self._through(route, call.received)
-        call.record.overhead = monotonic() - call.received
-        self._open(call.received, asked_around=False)
-
-    # -- open an answer: failover ends here --
-
-    def _open(self, since: float, asked_around: bool) -> None:
-        """Starts the next attempt; `since` is when the silence it is charged with began.
-
-        `asked_around`: the other workers have been asked for permits already.
-        """
-        now = monotonic()
-        member = self._failover.next(now)
-        if (
-            self._proxy.shares is not None
-            and not asked_around
-            and self._waits_for_permit(member, now)
-        ):
-            return
-        while member is None:
-            rest = self._failover.repeat(now)
-            if rest is not None:
-                self._proxy.tools.wheel.add(self, now + rest)
-                return
-            if not self._fall_back(now):
-                return
-            member = self._failover.next(now)
-            since = now
-            if self._proxy.shares is not None and self._waits_for_permit(member, now):
-                return
-        call, route = self.call, self._route
-        endpoint = member.endpoint
-        if now >= call.received + endpoint.total:
-            self._refuse(UpstreamTimeout())
-            return
-        if self.chat.stream:
-            patience = route.first_token or endpoint.first_token
-            asked = call.head.first_token
-            deadline = since + (patience if asked is None else min(patience, asked))
-        else:
-            deadline = now + endpoint.answer
-        body = self._body_for(member.model, route)
-        request = Request(call.head.forward, body, self.chat.stream)
-        attempt = Attempt(self._proxy.tools, self, member, request, self._snapshot.scrub)
-        self._attempts.append(attempt)
-        call.record.upstream = endpoint.name
-        attempt.start(now, min(deadline, call.received + endpoint.total))
-
-    def _body_for(self, model: str, route: Route) -> bytes:
-        """The client's own bytes, with the edits that are ours."""
-        chat = self.chat
-        capped = self._bill is not None and self._bill.caps_output
-        return edit(
-            self.call.body,
-            chat,
-            model=model,
-            include_usage=chat.stream and chat.include_usage is not True,
-            max_tokens=route.max_output if capped else None,
-        )
-
-    def attempt_failed(self, attempt: Attempt, failure: Failure) -> None:
-        now = monotonic()
-        self._attempts.remove(attempt)
-        self.call.record.tried(attempt.record())
-        self._failover.failed(failure, now)
-        if not self._attempts:
-            self._go_on(now, asked_around=False)
-
-    def connection_was_stale(self, member: Member) -> None:
-        self.call.record.tried(AttemptRecord(member.endpoint.name, "stale_conn", 0.0))
-
-    def _fall_back(self, now: float) -> bool:
-        """The pool is at its end: on to the next model of the fallback list, a static answer, or the refusal."""
-        failover, route = self._failover, self._route
-        if failover.budget_empty:
-            route.memory.budget_empty += 1
-        following = next(self._fallbacks, None) if failover.may_fall_back else None
-        if following is None:
-            self._refuse(failover.error(now))
-            return False
-        self._route = following
-        record = self.call.record
-        record.served_model = following.name
-        record.fallback = following.name if following.static is None else "static"
-        if following.static is not None:
-            self._serve_static(following.static)
-            return False
-        self._failover = self._through(following, now)
-        return True
-
-    def _through(self, route: Route, now: float) -> Failover:
-        prefix = self.chat.prefix if route.by_prefix else None
-        return Failover(route.pool, route.attempts, prefix, now)
-
     # -- commit --
 
     def stream_committed(self, attempt: Attempt, events: list[Event]) -> None:
+        broken = self._stream
+        if isinstance(broken, ResumableStream):
+            self._resumed(attempt, broken, events)
+            return
         call, route = self.call, self._route
         now = self._commit(attempt)
         call.record.ttft = now - call.received
@@ -193,7 +84,14 @@ class Exchange(Waits):
         assert connection is not None and splitter is not None, "a committed stream has both"
         http11 = call.head.http11
         keep_alive = http11 and call.head.keep_alive and not self._proxy.draining
-        stream = Stream(
+        head = b""
+        if self._begun:
+            keep_alive = self._keep
+        else:
+            lines = self._lines(attempt)
+            head = replies.stream_head(lines, http11=http11, keep_alive=keep_alive)
+        kind = Stream if route.resume is None else ResumableStream
+        stream = kind(
             self,
             call.client,
             self._proxy.tools.wheel,
@@ -207,7 +105,6 @@ class Exchange(Waits):
         )
         self._stream = stream
         self._proxy.count_stream(call.record, 1)
-        head = replies.stream_head(self._lines(attempt), http11=http11, keep_alive=keep_alive)
         stream.begin(head, events, connection, splitter, inflater, now)
 
     def answer_complete(self, attempt: Attempt, body: bytes, usage: Usage | None) -> None:
@@ -246,25 +143,18 @@ class Exchange(Waits):
         reply = replies.large_head(length, lines, http11=head.http11, keep_alive=keep_alive)
         passage.begin(reply, body, connection, now)
 
-    def _serve_static(self, text: str) -> None:
-        call = self.call
-        record, head = call.record, call.head
-        record.upstream, record.outcome, record.code = "static", "degraded", 200
-        keep_alive = head.keep_alive and not self._proxy.draining
-        lines = self._base_lines() + b"x-relay-fallback: static\r\n"
-        reply, record.events = static_reply(text, self.chat, call, lines, keep_alive=keep_alive)
-        call.client.send(reply)
-        self._finish("done")
-        call.client.end(keep_alive and (head.http11 or not self.chat.stream))
-
     def _commit(self, attempt: Attempt) -> float:
         """From here on there is one answer. Returns when its first event came."""
         self._attempts.remove(attempt)
-        self._give_up()
+        if self._attempts or self._hedge is not None:
+            self._overtaken(attempt)
+        self._wake = self._beat = inf
+        self._proxy.tools.wheel.drop(self)
         self._serving = attempt
-        # A prompt of 100 KB held for the minutes of an answer, times the streams, would be the memory of the host.
-        self.call.body = b""
-        self.chat.messages = b""
+        if self._route.resume is None or not self.chat.stream:
+            # A prompt of 100 KB held for the minutes of an answer, times the streams, would be the memory of the host.
+            self.call.body = b""
+            self.chat.messages = b""
         record = self.call.record
         record.code = 200
         record.upstream = attempt.member.endpoint.name
@@ -272,10 +162,6 @@ class Exchange(Waits):
             record.upstream_request_id = attempt.head.request_id
         record.overhead = (record.overhead or 0.0) + monotonic() - attempt.first_event
         return attempt.first_event
-
-    def _base_lines(self) -> bytes:
-        call = self.call
-        return self._proxy.lines(self._snapshot, call.head, call.request_id, call.principal)
 
     def _lines(self, attempt: Attempt) -> bytes:
         lines = self._base_lines()
@@ -289,6 +175,68 @@ class Exchange(Waits):
     def _limits(self, attempt: Attempt) -> Limits:
         at, began = attempt.member.endpoint, self.call.received
         return Limits(at.idle, began + at.total, self._snapshot.write_stall, self._route.heartbeat)
+
+    # -- a stream that broke --
+
+    def may_continue(self, cause: Cause) -> bool:
+        stream, serving = self._stream, self._serving
+        if not isinstance(stream, ResumableStream) or serving is None:
+            return False
+        if not may_go_on(self.chat, stream.transcript, cause):
+            return False
+        silent = cause == "idle_timeout"
+        self._successor = self._failover.successor(serving.member, silent, monotonic())
+        return self._successor is not None
+
+    def continue_after(self, cause: Cause) -> None:
+        stream, serving, member = self._stream, self._serving, self._successor
+        assert isinstance(stream, ResumableStream), "asked before"
+        assert serving is not None and member is not None, "asked before"
+        call, route, chat = self.call, self._route, self.chat
+        now = monotonic()
+        self._serving, self._broken_by = None, cause
+        serving.close(*failures.of_end(cause))
+        call.record.tried(serving.record())
+        transcript, way = stream.transcript, route.resume
+        assert way is not None and self._bill is not None, (
+            "it serves this route, and is not settled"
+        )
+        body = body_of_the_rest(
+            self._body_for(member.model, route), chat, way, transcript.text(), stream.events
+        )
+        transcript.go_on(stream.usage or self._bill.estimate(stream.events))
+        stream.usage = None
+        head = head_of_the_rest(member.endpoint, way)
+        request = Request(call.head.forward, body, True, head)
+        attempt = Attempt(self._proxy.tools, self, member, request, self._snapshot.scrub)
+        self._attempts.append(attempt)
+        deadline = min(now + self._patience(member.endpoint), call.received + member.endpoint.total)
+        attempt.start(now, deadline)
+
+    def _resumed(self, attempt: Attempt, stream: ResumableStream, events: list[Event]) -> None:
+        """The successor goes on."""
+        record = self.call.record
+        self._attempts.remove(attempt)
+        self._serving = attempt
+        self._route.memory.resumed("continued")
+        self._proxy.count_stream(record, -1)
+        record.resumed = True
+        record.upstream = attempt.member.endpoint.name
+        self._proxy.count_stream(record, 1)
+        connection, splitter, inflater = attempt.take()
+        assert connection is not None and splitter is not None, "a committed stream has both"
+        stream.go_on(events, connection, splitter, inflater)
+
+    def attempt_failed(self, attempt: Attempt, failure: Failure) -> None:
+        stream, cause = self._stream, self._broken_by
+        if stream is None or cause is None:
+            super().attempt_failed(attempt, failure)
+            return
+        # Nobody can go on: the honest end after all.
+        self._attempts.remove(attempt)
+        self.call.record.tried(attempt.record())
+        self._route.memory.resumed("failed")
+        stream.break_off(cause, *MESSAGES.get(cause, BROKEN))
 
     # -- the client --
 
@@ -327,16 +275,6 @@ class Exchange(Waits):
         elif not self.over:
             self._refuse(error, spent=self._give_up())
 
-    def _give_up(self) -> bool:
-        """Cancels what has not committed. Whether an upstream may have begun to work."""
-        sent = False
-        for attempt in self._attempts:
-            sent = sent or attempt.sent
-            attempt.cancel()
-            self.call.record.tried(attempt.record())
-        self._attempts = []
-        return sent
-
     # -- settle and record --
 
     def stream_ended(self, cause: Cause) -> None:
@@ -353,10 +291,16 @@ class Exchange(Waits):
         lines = self._base_lines() + error.headers()
         body = error.body()
         keep_alive = head.keep_alive and not self._proxy.draining
+        call.record.refused(error)
+        if self._begun:
+            self._end_begun(error)
+            call.record.code = 200
+            self._finish(None)
+            call.client.break_off()
+            return
         reply = replies.whole_head(
             error.status, len(body), lines, http11=head.http11, keep_alive=keep_alive
         )
-        call.record.refused(error)
         call.client.send(reply + body)
         self._finish(None)
         call.client.end(keep_alive)
@@ -364,6 +308,12 @@ class Exchange(Waits):
     def _finish(self, cause: Cause | None, sent: bool = True) -> None:
         self.over = True
         self._proxy.tools.wheel.drop(self)
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self._waited(monotonic())
+            ticket.leave()
+        if self._attempts:
+            self._give_up()
         proxy, record = self._proxy, self.call.record
         proxy.ended(self)
         now = monotonic()
@@ -373,6 +323,8 @@ class Exchange(Waits):
         if attempt is not None:
             attempt.close(*failures.of_end(cause))
             record.tried(attempt.record())
+        worked = attempt is not None or stream is not None
+        if worked:
             record.cause = cause
         if isinstance(stream, Passage):
             record.usage = stream.usage
@@ -380,8 +332,10 @@ class Exchange(Waits):
             record.events = stream.events
             record.max_gap = stream.max_gap if stream.events > 1 else None
             record.usage = stream.usage
+            if stream.usage is None and isinstance(stream, ResumableStream):
+                record.usage = stream.transcript.estimate(stream.events)
             proxy.count_stream(record, -1)
-        self._settle(spent=sent and (attempt is not None or cause == "client_gone"))
+        self._settle(spent=sent and (worked or cause == "client_gone"))
         record.duration = now - self.call.received
         proxy.emit(record)
 

@@ -25,13 +25,15 @@ _encode = msgspec.json.Encoder().encode
 class Health:
     """The answers of `/livez` and `/readyz`. Lives as long as the process."""
 
-    __slots__ = ("_beat", "degraded", "draining", "phase")
+    __slots__ = ("_beat", "degraded", "draining", "overloaded", "phase")
 
     def __init__(self, degraded: Callable[[], list[str]] = list) -> None:
         self.phase: Phase = "starting"
         self.degraded = degraded
         self.draining: Callable[[], bool] = bool
         """Whether all of a relay of several processes is."""
+        self.overloaded: Callable[[], bool] = bool
+        """Whether most of what is new has been refused for a while."""
         self._beat = monotonic()
 
     def beat(self) -> None:
@@ -56,4 +58,6 @@ class Health:
             return "draining"
         if monotonic() - self._beat > STALL + BEAT:
             return "stalled"
+        if self.overloaded():
+            return "overloaded"
         return None

@@ -13,6 +13,8 @@ MAX_UNSENT = 65536
 By default that grows to 4 MB: so much of a fast stream goes to a client that reads nothing before anybody notices.
 What is on its way does not count, so a client far away loses no speed.
 """
+ACCEPTED_AT_ONCE = 8
+"""Connections, of each listening socket."""
 
 
 def listeners(host: str, port: int, backlog: int) -> list[socket.socket]:
@@ -37,6 +39,15 @@ def listeners(host: str, port: int, backlog: int) -> list[socket.socket]:
         reason = (error.strerror or str(error)).lower()
         raise OSError(error.errno, f"cannot listen on {shown}: {reason}") from None
     return made
+
+
+def doors(listener: socket.socket) -> list[socket.socket]:
+    """The listening socket, as often as connections may be accepted in one turn of the loop.
+
+    uvloop takes one from each listener in a turn. Turns of a busy loop last tens of milliseconds, so that new clients
+    would wait for minutes, unanswered, in the kernel.
+    """
+    return [listener, *(listener.dup() for _ in range(ACCEPTED_AT_ONCE - 1))]
 
 
 def bound_unsent(sock: socket.socket) -> None:

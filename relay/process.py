@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import os
 import resource
 import sys
 import sysconfig
@@ -39,6 +40,8 @@ def warn_of_the_interpreter() -> None:
         )
 
 
+MOST_FILES = 1 << 30
+"""What "no limit" of open files is taken for."""
 LARGEST_POOLED = 4 * 1024 * 1024
 """Bytes of a body up to which its memory is taken from what the process already has."""
 KEPT_FREE = 64 * 1024 * 1024
@@ -64,6 +67,31 @@ def raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def file_limit() -> int:
+    """How many files this process may have open."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_FILES if limit == resource.RLIM_INFINITY else min(limit, MOST_FILES)
+
+
+def free_files(limit: int) -> int:
+    """How many descriptors are free at the least: the kernel gives the lowest one, so all above it are, too."""
+    try:
+        lowest = os.dup(2)
+    except OSError:
+        return 0
+    os.close(lowest)
+    return limit - lowest
+
+
+def give_back_memory() -> None:
+    """Asks the allocator for what it holds and nobody uses. Milliseconds; where there is no glibc, nothing happens."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return
+    trim(0)
 
 
 def settle_memory() -> None:

@@ -42,6 +42,11 @@ class Reception:
     def draining(self) -> bool:
         return self._proxy.draining
 
+    @property
+    def underway(self) -> int:
+        """Calls that run."""
+        return len(self._proxy.active)
+
     def report(self, error: BaseException) -> None:
         """A bug of ours showed itself."""
         self._proxy.report(error)

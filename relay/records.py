@@ -74,6 +74,8 @@ class CallRecord:
     """Why it was refused (`relay_refused_total`)."""
     attempts: tuple[AttemptRecord, ...] = ()
     hedged: bool = False
+    resumed: bool = False
+    """Another upstream went on with a stream that the first one broke."""
     fallback: str | None = None
     queue: float | None = None
     ttft: float | None = None

@@ -77,6 +77,11 @@ def whole_body(payload: bytes, *, http11: bool) -> bytes:
     return frame(payload) + LAST_CHUNK if http11 else payload
 
 
+def part(payload: bytes, *, http11: bool) -> bytes:
+    """A part of the body of a stream."""
+    return frame(payload) if http11 else payload
+
+
 def empty_head(status: int, lines: bytes, *, keep_alive: bool) -> bytes:
     """A head without a body (204, or the answer to HEAD)."""
     line = _STATUS_LINES[status]

@@ -124,6 +124,46 @@ decode_chunk = msgspec.json.Decoder(Chunk).decode
 decode_usage_alone = msgspec.json.Decoder(UsageAlone).decode
 decode_anything = msgspec.json.Decoder().decode
 
+# -- what a stream said, for whoever goes on with it --
+
+
+class SpokenDelta(msgspec.Struct, gc=False):
+    content: str | None = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+    tool_calls: Any = None
+    function_call: Any = None
+    refusal: Any = None
+    audio: Any = None
+
+    @property
+    def more(self) -> bool:
+        """It says something that is not text."""
+        return bool(
+            self.reasoning_content
+            or self.reasoning
+            or self.tool_calls
+            or self.function_call
+            or self.refusal
+            or self.audio
+        )
+
+
+class SpokenChoice(msgspec.Struct, gc=False):
+    index: int = 0
+    delta: SpokenDelta | None = None
+    logprobs: Any = None
+
+
+class Spoken(msgspec.Struct, gc=False):
+    id: Raw = Raw()
+    created: Raw = Raw()
+    choices: list[SpokenChoice] = []
+
+
+decode_spoken = msgspec.json.Decoder(Spoken).decode
+decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+
 # -- a whole answer --
 
 

@@ -66,14 +66,14 @@ def static_body(text: str, chat: ChatBody, request_id: str, created: int) -> byt
 
 def static_reply(
     text: str, chat: ChatBody, call: Call, lines: bytes, *, keep_alive: bool
-) -> tuple[bytes, int]:
-    """The whole answer, head and body, and how many events it has."""
+) -> tuple[bytes, bytes, int]:
+    """The head and the body of the answer, and how many events it has."""
     http11, request_id = call.head.http11, call.request_id.decode()
     created = int(call.record.received)
     if chat.stream:
         events, count = static_stream(text, chat, request_id, created)
         head = replies.stream_head(lines, http11=http11, keep_alive=keep_alive)
-        return head + replies.whole_body(events, http11=http11), count
+        return head, replies.whole_body(events, http11=http11), count
     body = static_body(text, chat, request_id, created)
     head = replies.whole_head(200, len(body), lines, http11=http11, keep_alive=keep_alive)
-    return head + body, 0
+    return head, body, 0

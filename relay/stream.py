@@ -11,11 +11,10 @@ Rules that hold here:
 from __future__ import annotations
 
 from time import monotonic
-from typing import Final
 
 from relay.call import Client
 from relay.chunked import LAST_CHUNK, frame, unframed
-from relay.endings import BROKEN, MESSAGES, Ending, Limits
+from relay.endings import BROKEN, KEEP_ALIVE, MESSAGES, Ending, Limits
 from relay.errors import error_event
 from relay.gaps import GapCounts, bucket_of
 from relay.records import Cause
@@ -27,9 +26,6 @@ from relay.upstream.sips import SIP
 from relay.upstream.tail import Tail
 from relay.upstream.wire import Connection
 from relay.usage import Usage
-
-KEEP_ALIVE: Final = b": keep-alive\n\n"
-"""The one thing that OpenAI SDKs safely ignore."""
 
 
 class Stream:
@@ -265,7 +261,7 @@ class Stream:
             self.break_off("total_timeout", *MESSAGES["total_timeout"])
             return
         elif now - self.last >= limits.idle:
-            self.break_off("idle_timeout", *MESSAGES["idle_timeout"])
+            self._fail("idle_timeout")
             return
         elif now - max(self._wrote, self.last) >= limits.heartbeat:
             self._wrote = now

@@ -126,5 +126,7 @@ async def shown(relay: RelayProcess, series: str, value: float) -> None:
         pass
 
 
-def narrow(upstream: Upstream, most: int = 7) -> Fields:
-    return {"base_url": upstream.base_url, "max_concurrent": most}
+def narrow(upstream: Upstream, most: int = 7, line: int = 0) -> Fields:
+    """An upstream that takes so many calls at once, and for which so many may wait."""
+    queue = {"max_calls": line, "max_wait": "20s"}
+    return {"base_url": upstream.base_url, "max_concurrent": most, "queue": queue}

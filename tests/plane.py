@@ -24,6 +24,7 @@ from relay.admission.gate import Gate, Lease
 from relay.admission.principals import Principals
 from relay.call import RequestIds
 from relay.config.file import loads
+from relay.equipment import Memory
 from relay.front import Front
 from relay.health import Health
 from relay.listener import listeners
@@ -31,7 +32,7 @@ from relay.port import Patience, Port
 from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import CallRecord
-from relay.snapshot import Memory, Snapshot
+from relay.snapshot import Snapshot
 from relay.timers import Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.connections import connections_of

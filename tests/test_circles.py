@@ -7,10 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.calls import STREAM, answer, called, fault
+from tests.calls import STREAM, answer, called, fault, model, upstreams
 from tests.plane import Plane, play
+from tests.rig import scripts as say
+from tests.rig.relay_process import Fields
 
-NAMES = {"Attempt", "Bill", "Call", "CallRecord", "Exchange", "Failover", "Limits", "Stream"}
+NAMES = {
+    *("Attempt", "Bill", "Call", "CallRecord", "Exchange", "Failover", "Limits", "Stream"),
+    *("ResumableStream", "Ticket", "Transcript"),
+}
 
 
 @pytest.fixture
@@ -39,6 +44,38 @@ def test_an_ended_call_leaves_no_circle(saved: list[object], stream: bool, end: 
                 assert caller.answers.only.status in (200, 400)
             caller.leave()
             assert len(plane.records) == 1
+            plane.records.clear()
+            plane.gate.leases.clear()
+
+            gc.collect()
+
+            found = {type(item).__name__ for item in saved}
+            assert not found & NAMES
+
+    play(scene())
+
+
+def test_neither_does_one_that_was_hedged_that_waited_and_that_was_resumed(
+    saved: list[object],
+) -> None:
+    async def scene() -> None:
+        ways: Fields = {"hedge": {"after": "20ms", "budget": "100%"}, "resume": "deepseek-prefix"}
+        places = {name: fields | {"max_concurrent": 1} for name, fields in upstreams(2).items()}
+        async with Plane(places, {"m": model("ab", **ways)}) as plane:
+            hedges = plane.snapshot.routes["m"].pool.hedges
+            assert hedges is not None
+            hedges.deposit(0.0)
+            caller, (_, second) = called(plane, "ab")
+            await second.hears(b"POST ")
+            waiting = plane.caller()
+            waiting.ask()
+            assert waiting.got == b""
+            cut = say.SSE_HEAD + b"".join(map(say.frame, say.EVENTS[:3]))
+            second.say(cut)
+            second.leave()
+            for each in (caller, waiting):
+                each.leave()
+            assert len(plane.records) == 2
             plane.records.clear()
             plane.gate.leases.clear()
 

@@ -59,6 +59,12 @@ NOTICES = {
     f"models: {{m: {{static: x}}}}\nkeys: [{{id: a, hash: '{HASH}', models: [n*]}}]": (
         "no model fits 'n*' (of 'a')"
     ),
+    "upstreams:\n"
+    "  a: {base_url: 'http://x/a', account: one, max_concurrent: 9}\n"
+    "  b: {base_url: 'http://x/b', account: one, max_concurrent: 4}\n"
+    "  c: {base_url: 'http://x/c', account: one}\n": (
+        "upstreams.a, upstreams.b: of account 'one' the least max_concurrent holds for all, 4."
+    ),
     "keys: [{id: a, key: sk-fifteen-sign}]": "'a' is shorter than 16 characters",
     POOLS + "models: {m: {pool: [{upstream: up}]}}\n"
     f"keys: [{{id: a, hash: '{HASH}', limits: {{usd_per_day: 1}}}}]": "models.m: without a price",
@@ -73,17 +79,12 @@ def test_what_will_not_serve_is_said(text: str) -> None:
 PENDING_OPTIONS = {
     "state: {path: /var/lib/relay}": "state.path",
     "quota_store: redis://h:6379/0": "quota_store",
-    "upstreams: {u: {kind: demo, queue: {max_wait: 10s}}}": "upstreams.u.queue",
-    "models: {m: {static: x, hedge: {after: p95}}}": "models.m.hedge",
-    "models: {m: {static: x, heartbeat: {before_commit: true}}}": "models.m.heartbeat.before_commit",
-    "models: {m: {static: x, resume: deepseek-prefix}}": "models.m.resume",
     f"keys: [{{id: a, hash: '{HASH}', on_revoke: cut}}]": "keys[a].on_revoke",
     f"keys: [{{id: a, hash: '{HASH}', abort_billing: drain}}]": "keys[a].abort_billing",
     f"keys: [{{id: a, hash: '{HASH}', limits: {{tokens_per_day: 5}}}}]": "keys[a].limits.tokens_per_day",
     "groups: {g: {limits: {usd_per_month: 5}}}": "groups.g.limits.usd_per_month",
     "on_store_failure: {rates: closed}": "on_store_failure.rates",
     "on_store_failure: {budgets: open}": "on_store_failure.budgets",
-    f"keys: [{{id: a, hash: '{HASH}', weight: 5}}]": "keys[a].weight",
     "prices: {gpt: {input: 1, output: 2}}": "prices",
     "observability: {log_content: true}": "observability.log_content",
 }

@@ -33,13 +33,17 @@ ROOMS: dict[int, tuple[str, ...]] = {
     # machines
     2: ("admission", "upstream"),
     # compiled
-    3: ("snapshot", "static", "replies"),
+    3: ("snapshot", "routes", "equipment", "static", "replies"),
     # the hot path
-    4: ("proxy", "exchange", "waits", "bill", "stream", "passage", "endings"),
+    4: (
+        *("proxy", "exchange", "opening", "waits", "bill"),
+        *("stream", "passage", "resume", "resumable", "endings"),
+    ),
     # edges
     5: (
         *("cli", "__main__", "app", "process", "reload", "banner", "keys"),
         *("front", "port", "connection", "heads", "listener", "reception"),
+        *("overload", "watch", "cgroup"),
         *("admin", "health", "page", "observe", "workers"),
     ),
 }

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from relay.upstream.endpoint import Directory, Endpoint
 from relay.upstream.permits import ANSWER, GRANT, KEEP, LOOKS, RECALL, SHED, Ledger, Order
+from relay.upstream.queue import Queue, Ticket
 from relay.upstream.shares import PATIENCE, Shares, limits_of
 
 NAME = "acct"
@@ -298,6 +299,36 @@ def test_a_call_that_nobody_answers_goes_on_with_what_there_is() -> None:
     crew.settle()
 
     assert (early, waiting.answers) == (0, 1)
+
+
+class Standing:
+    """A call in line."""
+
+    def place_came(self) -> None:
+        raise AssertionError("the loop of this test does not turn")
+
+
+def test_permits_are_asked_for_at_every_beat_while_calls_stand_in_line() -> None:
+    soon: list[Callable[[], None]] = []
+    full = endpoint(Directory(shared_out=True), 2)
+    shares = Shares()
+    shares.configure([full])
+    shares.granted(NAME, 1)
+    full.begin(0.0)
+    queue = full.account.queue = Queue(full.account, soon.append)
+    queue.max_calls = 9
+    assert Ticket(Standing(), "k", 1, [full]).enter()
+
+    shares.beat(1.0)
+    shares.beat(1.05)
+    assert shares.wants == [(NAME, 1)], "one question at a time"
+    shares.answered(NAME, 0)
+    shares.beat(1.1)
+    assert shares.wants == [(NAME, 1)] * 2
+    shares.answered(NAME, 1)
+
+    assert len(soon) == 1, "the place is the waiting call's"
+    assert full.account.inflight == full.ceiling == 2
 
 
 def test_an_account_without_a_limit_is_not_shared_out() -> None:

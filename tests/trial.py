@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from relay.sse import Event
-from relay.upstream.attempt import Attempt, Request, Tools
+from relay.upstream.attempt import Attempt, Tools
 from relay.upstream.connections import Connections
 from relay.upstream.dial import Dialer, Target
 from relay.upstream.failures import Failure, Retry
 from relay.upstream.pool import Member
+from relay.upstream.request import Request
 from relay.upstream.wire import Connection
 from relay.usage import Usage
 from tests.plane import Plane, play, turn

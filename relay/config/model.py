@@ -19,6 +19,7 @@ from relay.config.types import (
     Address,
     AdminToken,
     ClientKey,
+    Connections,
     Count,
     Day,
     Duration,
@@ -71,6 +72,9 @@ class Cors(Section):
 class Server(Section):
     listen: Address = Field(Listen("0.0.0.0", 8080), description="Address and port of the API")  # noqa: S104
     workers: Workers = Field("auto", description="Processes that serve; auto is one per usable CPU")
+    max_connections: Connections = Field(
+        "auto", description="Of clients, per process; auto is just under half its open files"
+    )
     max_body: Size = Field(32 * 1024 * 1024, description="Largest request body")
     cors: Cors = Field(Cors(), description="Calls from browsers")
     timeouts: ServerTimeouts = Field(ServerTimeouts(), description="Patience with clients")
@@ -164,7 +168,8 @@ class Heartbeat(Section):
         15.0, description="A comment line after so much silence; 0s for none"
     )
     before_commit: bool = Field(
-        False, description="Also before the first token; then no other upstream can take over"
+        False,
+        description="Also before the first token: an early 200, after which errors are events",
     )
 
 
@@ -337,3 +342,13 @@ class Config(Section):
     @property
     def active_upstreams(self) -> dict[str, UpstreamConfig]:
         return {name: one for name, one in self.upstreams.items() if not one.left_out}
+
+    def most_at_once(self, name: str) -> int | None:
+        """`max_concurrent` for an upstream: the least that one of its account names, for they share it."""
+        of_account = self.upstreams[name].account or name
+        named = [
+            one.max_concurrent
+            for other, one in self.active_upstreams.items()
+            if (one.account or other) == of_account and one.max_concurrent is not None
+        ]
+        return min(named, default=None)

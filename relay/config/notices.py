@@ -66,33 +66,7 @@ PENDING: Final = (
     ),
     Pending(("on_store_failure.rates",), lambda policy: policy != "open", _NO_STORE),
     Pending(("on_store_failure.budgets",), lambda policy: policy != "closed", _NO_STORE),
-    Pending(
-        ("keys.*.weight",),
-        lambda weight: weight != 1,
-        "calls do not wait in a queue yet, so no key goes before another.",
-    ),
     Pending(("prices",), bool, "recorded traffic is not priced at other models' rates yet."),
-    Pending(
-        ("upstreams.*.queue",),
-        _any,
-        "calls do not wait in a queue yet: they are refused at once while every upstream is full.",
-        if_written=True,
-    ),
-    Pending(
-        ("models.*.hedge",),
-        _any,
-        "no second attempt is started yet while the first is silent.",
-    ),
-    Pending(
-        ("models.*.heartbeat.before_commit",),
-        bool,
-        "nothing is sent yet before the first token.",
-    ),
-    Pending(
-        ("models.*.resume",),
-        _any,
-        "a stream that breaks is not continued yet: it ends with an error event.",
-    ),
     Pending(
         ("keys.*.abort_billing",),
         lambda policy: policy == "drain",
@@ -204,6 +178,19 @@ def _answered_by_none_or_demo(config: Config, _: _Filed) -> Iterator[str]:
             yield f"models.{name} is served by the demo: a canned answer, no model."
 
 
+def _differ_in_one_account(config: Config, _: _Filed) -> Iterator[str]:
+    """Limits of upstreams that the provider counts as one."""
+    accounts: dict[str, dict[str, int]] = {}
+    for name, upstream in config.active_upstreams.items():
+        if upstream.max_concurrent is not None:
+            accounts.setdefault(upstream.account or name, {})[name] = upstream.max_concurrent
+    for account, limits in accounts.items():
+        if len(set(limits.values())) > 1:
+            names = _some([f"upstreams.{name}" for name in limits])
+            least = min(limits.values())
+            yield f"{names}: of account '{account}' the least max_concurrent holds for all, {least}."
+
+
 def _never_reached(config: Config, _: _Filed) -> Iterator[str]:
     for name, model in config.models.items():
         for index, other in enumerate(model.fallback[:-1]):
@@ -302,6 +289,7 @@ def _found(
 _TELLERS: Final = (
     _left_out,
     _answered_by_none_or_demo,
+    _differ_in_one_account,
     _never_reached,
     _match_nothing,
     _named_like_a_label,

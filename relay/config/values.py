@@ -160,10 +160,19 @@ def read_workers(value: Any) -> int | str:
     return value
 
 
+def read_connections(value: Any) -> int | str:
+    if value == "auto":
+        return "auto"
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1_000_000:
+        raise ValueError("must be auto, or a whole number from 1 to 1000000")
+    return value
+
+
 # --- addresses ------------------------------------------------------------------------------------
 
 _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]/]*)):([0-9]{1,5})")
 _LISTEN_WORDS: Final = "must be an address and a port, such as 0.0.0.0:8080 or [::1]:8080"
+_URL_PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#@]+")
 
 
@@ -218,6 +227,14 @@ def read_origin(value: Any) -> str:
     text = expect_text(value, "must be an origin, such as https://app.example.com, or *")
     if not _ORIGIN.fullmatch(text):
         raise ValueError("must be an origin without a path, such as https://app.example.com, or *")
+    return text
+
+
+def read_url_path(value: Any) -> str:
+    """What follows an address; no query and no fragment."""
+    text = expect_text(value, "must be a path, such as /models")
+    if not _URL_PATH.fullmatch(text) or ".." in text:
+        raise ValueError("must be a path that begins with / and is one of a URL, such as /models")
     return text
 
 

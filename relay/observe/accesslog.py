@@ -81,6 +81,8 @@ class AccessLog:
         self._who(record, out)
         self._how(record, out)
         out.append(',"hedged":true' if record.hedged else ',"hedged":false')
+        if record.resumed:
+            out.append(',"resumed":true')
         if record.fallback is not None:
             out.append(',"fallback":')
             out.append(self._quoted(record.fallback))

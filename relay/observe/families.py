@@ -55,6 +55,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("relay_retry_budget_empty_total", "counter", ("model",), "Retries that were not made because the budget was empty."),
     Family("relay_hedges_total", "counter", ("outcome",), "Hedged attempts."),
     Family("relay_hedge_waste_tokens_total", "counter", ("upstream",), "Tokens of hedges that lost."),
+    Family("relay_resumes_total", "counter", ("outcome",), "Streams that broke and were to be continued by another upstream."),
     Family("relay_store_up", "gauge", ("store",), "1 while the quota store answers."),
     Family("relay_store_errors_total", "counter", ("store",), "Failed operations of the quota store."),
     Family("relay_event_loop_lag_seconds", "histogram", (), "How late the event loop ran its timer."),

@@ -20,6 +20,7 @@ from relay.records import CallRecord
 
 UPSTREAM_STATES = ("closed", "open", "half_open", "paused", "parked")
 HEDGE_OUTCOMES = ("won", "lost", "failed", "refused")
+RESUME_OUTCOMES = ("continued", "failed")
 
 LIMITS_A_KEY = 8
 """The limits a key can have (three rates, five budgets): bounds what a scrape reads."""
@@ -66,6 +67,10 @@ class Sources(Protocol):
 
     def hedges(self) -> Iterable[tuple[str, int]]:
         """(won | lost | failed | refused, hedges)"""
+        return ()
+
+    def resumes(self) -> Iterable[tuple[str, int]]:
+        """(continued | failed, streams)"""
         return ()
 
     def hedge_waste_tokens(self) -> Iterable[tuple[str, int]]:
@@ -187,6 +192,8 @@ class Metrics:
         out["relay_retry_budget_empty_total"] = _by_name(sources.retry_budget_empty())
         out["relay_hedges_total"] = {(outcome,): 0 for outcome in HEDGE_OUTCOMES}
         out["relay_hedges_total"].update(_by_name(sources.hedges()))
+        out["relay_resumes_total"] = {(outcome,): 0 for outcome in RESUME_OUTCOMES}
+        out["relay_resumes_total"].update(_by_name(sources.resumes()))
         out["relay_hedge_waste_tokens_total"] = _by_name(sources.hedge_waste_tokens())
 
     def _read_process(self, out: dict[str, dict[Labels, float]]) -> None:

@@ -12,11 +12,13 @@ from relay import __version__
 from relay.admin import StatusReport, UpstreamStatus
 from relay.admission.gate import Gate
 from relay.admission.remote import RemoteGate
+from relay.equipment import Memory
 from relay.gaps import GapCounts
 from relay.observe.accesslog import AccessLog
 from relay.observe.metrics import Sources
 from relay.proxy import Proxy
-from relay.snapshot import Memory, Snapshot
+from relay.snapshot import Snapshot
+from relay.upstream.queue import queue_of
 
 
 class Seen(Sources):
@@ -62,6 +64,16 @@ class Seen(Sources):
             found.append((name, sum(endpoint.inflight for endpoint in endpoints), limit))
         return found
 
+    def queue_depth(self) -> Iterable[tuple[str, int]]:
+        """By the upstream that opened the queue: an account of several has one."""
+        queues = {
+            queue
+            for endpoints in self._snapshot().endpoints.values()
+            for endpoint in endpoints
+            if (queue := queue_of(endpoint.account)) is not None
+        }
+        return [(queue.name, queue.waiting) for queue in queues]
+
     def key_ratios(self) -> Iterable[tuple[str, str, float]]:
         return self._gate.iter_ratios(monotonic(), time())
 
@@ -70,6 +82,21 @@ class Seen(Sources):
 
     def retry_budget_empty(self) -> Iterable[tuple[str, int]]:
         return [(name, memory.budget_empty) for name, memory in self._memory.routes.items()]
+
+    def hedges(self) -> Iterable[tuple[str, int]]:
+        return [item for memory in self._memory.routes.values() for item in memory.hedges.items()]
+
+    def hedge_waste_tokens(self) -> Iterable[tuple[str, int]]:
+        known = self._snapshot().endpoints
+        return [
+            (upstream, tokens)
+            for memory in self._memory.routes.values()
+            for upstream, tokens in memory.waste.items()
+            if upstream in known
+        ]
+
+    def resumes(self) -> Iterable[tuple[str, int]]:
+        return [item for memory in self._memory.routes.values() for item in memory.resumes.items()]
 
     def store_up(self) -> Iterable[tuple[str, bool]]:
         return [("memory", True)]

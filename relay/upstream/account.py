@@ -48,16 +48,47 @@ class Park:
         self.until = 0.0
 
 
+class Line:
+    """Who waits for a place at an account; `queue.Queue` is one."""
+
+    __slots__ = ("waiting",)
+
+    def __init__(self) -> None:
+        self.waiting = 0
+        """Calls."""
+
+    def freed(self, now: float) -> None:
+        """A place has fallen free while calls wait."""
+        raise NotImplementedError
+
+    def pass_on(self) -> None:
+        """There may be more places than before."""
+        raise NotImplementedError
+
+
 class Account:
     """Load, pauses and park of one account. Lives while the configuration has an endpoint of it."""
 
-    __slots__ = ("begun", "clear_from", "inflight", "name", "park", "paused", "share", "whole")
+    __slots__ = (
+        "begun",
+        "clear_from",
+        "inflight",
+        "name",
+        "park",
+        "paused",
+        "queue",
+        "share",
+        "whole",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.begun = 0
         """Attempts begun so far: the newest ticket."""
         self.inflight = 0
+        """Attempts under way, and places held for calls whose turn it is."""
+        self.queue: Line | None = None
+        """Where calls wait if it has a limit."""
         self.park = Park()
         self.paused: dict[str, float] = {}
         """Model (as the upstream calls it) to the end of its pause."""

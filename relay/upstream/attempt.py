@@ -26,6 +26,7 @@ from relay.upstream.failures import Failure, Scrubber
 from relay.upstream.headers import ResponseHead
 from relay.upstream.plain import judge
 from relay.upstream.pool import Member
+from relay.upstream.request import Request
 from relay.upstream.wire import Connection
 from relay.usage import Usage
 
@@ -45,17 +46,6 @@ class Tools:
     def __init__(self, dialer: Dialer, wheel: Wheel) -> None:
         self.dialer = dialer
         self.wheel = wheel
-
-
-class Request:
-    """What is sent to one member: the same for every attempt but for the parts that belong to the member."""
-
-    __slots__ = ("body", "forward", "stream")
-
-    def __init__(self, forward: bytes, body: bytes, stream: bool) -> None:
-        self.forward = forward
-        self.body = body
-        self.stream = stream
 
 
 class Owner(Protocol):
@@ -147,9 +137,12 @@ class Attempt:
         else:
             self._open()
 
-    def cancel(self) -> None:
-        """Gives up without a verdict: the client left or another attempt won."""
+    def cancel(self, overtaken: bool = False) -> None:
+        """Gives up without a verdict: the client left, or another attempt won, which has `overtaken` this one."""
         if not self.over:
+            silences = self.member.endpoint.silences
+            if overtaken and silences is not None:
+                silences.add(monotonic() - self.started)
             self._finish()
             self.close(failures.CANCELLED, None)
 
@@ -163,7 +156,9 @@ class Attempt:
             return
         self.result = result
         now = monotonic()
-        ttft = self.first_event - self.started if self.first_event else None
+        # A plain answer's time is that of all its tokens.
+        timed = self.first_event and self._request.stream
+        ttft = self.first_event - self.started if timed else None
         verdict = failures.verdict_of(result, failure)
         self.member.end(now, verdict, failure, ttft, self._ticket)
 
@@ -182,9 +177,12 @@ class Attempt:
                 if not self._request.stream
                 else failures.first_token_timeout
             )
+            if self._request.hurried:
+                plain = failures.hurried
             if not self.sent:
                 # Never got so far as to ask: the dial took all the silence there was.
-                plain = failures.connect_timeout
+                hurried = self._request.hurried
+                plain = failures.hurried_dial if hurried else failures.connect_timeout
             self._fail(plain())
 
     # -- connecting --
@@ -213,7 +211,7 @@ class Attempt:
         self._connection = connection
         self.sent = True
         request = self._request
-        head = self.member.endpoint.request_head
+        head = request.head or self.member.endpoint.request_head
         body = request.body
         length = str(len(body)).encode()
         whole = b"".join((head, request.forward, b"content-length: ", length, b"\r\n\r\n"))
@@ -364,7 +362,10 @@ class Attempt:
 
     def _commit(self) -> None:
         self.first_event = now = monotonic()
-        self.member.endpoint.committed(now, self._ticket)
+        endpoint = self.member.endpoint
+        endpoint.committed(now, self._ticket)
+        if endpoint.silences is not None and self._request.stream:
+            endpoint.silences.add(now - self.started)
         # Nothing is sent again: the prompt must not be held for the minutes of an answer.
         self._request.body = b""
         self._finish(keep=True)

@@ -1,8 +1,10 @@
-"""The retry budget of a pool: how many extra attempts recent traffic has paid for.
+"""The budgets of a pool: how many extra attempts, retries or hedges, recent traffic has paid for.
 
 A bucket that starts with a floor of three. Every call puts in a share of an attempt; where that comes to less than
 the floor in ten seconds, time makes up the difference. It holds at most what the last ten seconds of calls put in, and
 never less than the floor. So in an outage retries stay a fixed share of the traffic, and a quiet pool still has a few.
+Hedges have a bucket without a floor: one that starts empty and can hold one at least, so that hedges are never more
+than their share of all calls.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ class RetryBudget:
 
     __slots__ = (
         "_calls",
+        "_capacity",
         "_deposit",
         "_earned",
         "_floor",
@@ -38,6 +41,8 @@ class RetryBudget:
         """`ratio` is the share of calls that may be tried again (0.2: one in five)."""
         self._deposit = round(ratio * _ONE)
         self._floor = floor * _ONE
+        self._capacity = max(floor, 1) * _ONE
+        """What it can hold at least."""
         self._level = self._floor
         self._slots = [0] * _SLOTS
         """What each of the last ten seconds put in."""
@@ -75,7 +80,7 @@ class RetryBudget:
             self._calls = 0
             self._slots[self._slot] += amount
             self._earned += amount
-            self._level = min(self._level + amount, max(self._floor, self._earned))
+            self._level = min(self._level + amount, max(self._capacity, self._earned))
         if not self._slot_end:
             self._slot_end = now + _SLOT
             return
@@ -89,4 +94,4 @@ class RetryBudget:
             self._earned -= self._slots[self._slot]
             self._slots[self._slot] = 0
         self._slot_end += steps * _SLOT
-        self._level = min(self._level, max(self._floor, self._earned))
+        self._level = min(self._level, max(self._capacity, self._earned))

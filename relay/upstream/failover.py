@@ -1,7 +1,8 @@
 """Which member is tried next for one call, and what the client is told when none is left.
 
 Pure: it is told of failures and the time, and counts. Attempts that cannot have cost anything (class free) are
-free; the others count against `retry.attempts` and, from the second on, against the pool's retry budget.
+free; the others count against `retry.attempts` and, from the second on, against the pool's retry budget. A hedge, which
+is an attempt because of silence, is paid from a budget of its own, and is never made where somebody is overloaded.
 """
 
 from __future__ import annotations
@@ -10,9 +11,17 @@ import os
 from collections.abc import Callable
 from random import Random
 
-from relay.errors import NoUpstream, RelayError, UpstreamRateLimited, UpstreamTimeout
+from relay.errors import (
+    NoUpstream,
+    Overloaded,
+    RelayError,
+    UpstreamOverloaded,
+    UpstreamRateLimited,
+    UpstreamTimeout,
+)
 from relay.upstream.account import Account
-from relay.upstream.failures import Failure, Retry
+from relay.upstream.endpoint import Endpoint
+from relay.upstream.failures import Effect, Failure, Retry
 from relay.upstream.pool import Member, Pool
 
 REST = (0.025, 0.25)
@@ -30,11 +39,15 @@ class Failover:
         "_closed",
         "_failure",
         "_left",
+        "_overloaded",
+        "_owes",
         "_pool",
         "_prefix",
         "_repeated",
         "_tried",
         "budget_empty",
+        "expected",
+        "impatient",
     )
 
     def __init__(
@@ -47,9 +60,19 @@ class Failover:
         self._failure: Failure | None = None
         self._closed = False
         self._repeated = False
+        self._owes = False
+        """A further attempt will be a retry that has not been paid for."""
+        self._overloaded = False
+        """A member said that it has too much to do."""
         self.budget_empty = False
         """A further try was wanted, and the retry budget did not allow it."""
+        self.impatient = False
+        """It has waited for a place as long as it may, or would have had to wait longer."""
+        self.expected: float | None = None
+        """Seconds until there might be a place, if it was refused one."""
         pool.budget.deposit(now)
+        if pool.hedges is not None:
+            pool.hedges.deposit(now)
 
     def next(self, now: float) -> Member | None:
         """The member to try now; each is tried once."""
@@ -60,6 +83,51 @@ class Failover:
         if member is not None:
             self._tried.append(member)
         return member
+
+    def hedge(self, now: float, under_way: int) -> Member | None:
+        """The member for an attempt beside those under way, which are silent; paid for."""
+        hedges = self._pool.hedges
+        if hedges is None or self._closed or self._overloaded or self._left <= under_way:
+            return None
+        if hedges.level(now) < 1:
+            return None
+        prefix = self._prefix() if self._prefix is not None else None
+        member = self._pool.pick_well(now, self._tried, prefix, _random)
+        if member is None or not hedges.withdraw(now):
+            return None
+        self._tried.append(member)
+        return member
+
+    def successor(self, broken: Member, silent: bool, now: float) -> Member | None:
+        """Who goes on with a stream that this member broke; paid for as a retry. Without another, it itself may.
+
+        `silent`: it broke by silence, and would again.
+        """
+        pool, tried = self._pool, [broken]
+        prefix = self._prefix() if self._prefix is not None else None
+        member = pool.pick_well(now, tried, prefix, _random)
+        if member is None and not silent and broken.usable(now):
+            member = broken
+        if member is not None and not pool.budget.withdraw(now):
+            self.budget_empty = True
+            return None
+        return member
+
+    def crowded(self, now: float) -> list[Endpoint]:
+        """Where it is worth while to wait for a place: nobody is left but members that are full."""
+        if self._closed or self.impatient:
+            return []
+        crowded = self._pool.crowded(now, self._tried)
+        if crowded and self._owes and self._pool.budget.level(now) < 1:
+            self._closed = self.budget_empty = True
+            return []
+        return crowded
+
+    def waits(self, now: float) -> None:
+        """It stands in line: what follows a failure is a retry, and paid for now."""
+        if self._owes:
+            self._owes = False
+            self._pool.budget.withdraw(now)
 
     def short(self, now: float, picked: Member | None) -> list[Account]:
         """Accounts with a better member than the one just picked, kept from it by this process's share of permits.
@@ -89,23 +157,37 @@ class Failover:
             return None
         if not self._pool.may_repeat(self._tried[-1], failure, now):
             return None
-        if failure.retry is Retry.PAID and not self._pool.budget.withdraw(now):
-            self.budget_empty = True
-            return None
+        if self._owes:
+            self._owes = False
+            if not self._pool.budget.withdraw(now):
+                self.budget_empty = True
+                return None
         self._repeated = True
         self._tried.pop()
         return _random.uniform(*REST)
 
-    def failed(self, failure: Failure, now: float) -> None:
-        """An attempt ended so: may there be another?"""
+    def failed(self, failure: Failure, now: float, under_way: int = 0) -> None:
+        """An attempt ended so, and others are under way or not: may there be another?"""
         self._failure = failure
+        if failure.effect in (Effect.PAUSE, Effect.HOLD) or isinstance(
+            failure.error, UpstreamOverloaded
+        ):
+            self._overloaded = True
         if failure.retry is Retry.NEVER:
             self._closed = True
         elif failure.retry is Retry.PAID:
             self._left -= 1
+            self._owes = True
             if self._left <= 0:
                 self._closed = True
-            elif self._pool.usable(now, self._tried) and not self._pool.budget.withdraw(now):
+        if self._owes and not under_way and not self._closed:
+            self._pay(now)
+
+    def _pay(self, now: float) -> None:
+        """For the next attempt, if there is one that could begin now."""
+        if self._pool.usable(now, self._tried):
+            self._owes = False
+            if not self._pool.budget.withdraw(now):
                 self._closed = self.budget_empty = True
 
     @property
@@ -116,7 +198,10 @@ class Failover:
     def error(self, now: float) -> RelayError:
         """What the client gets: the failure that came last decides; if nothing was tried, the pool's state."""
         if self._failure is None:
-            return self._pool.refusal(now)
+            refusal = self._pool.refusal(now)
+            if isinstance(refusal, Overloaded) and self.expected is not None:
+                refusal.wait = max(1.0, self.expected)
+            return refusal
         error = self._failure.error
         if isinstance(error, UpstreamRateLimited):
             # The others may be free sooner than the one that was asked last.

@@ -58,6 +58,14 @@ class Member:
             return self._looked_at(now)
         return account.inflight < endpoint.ceiling
 
+    def steady(self, now: float) -> bool:
+        """Usable at first sight: no obstacle that has to be looked at, and not just coming back."""
+        endpoint = self.endpoint
+        account = endpoint.account
+        if endpoint.clear_from > now or account.clear_from > now or self.absent_until > now:
+            return False
+        return account.inflight < endpoint.ceiling
+
     def _looked_at(self, now: float) -> bool:
         return self.absent_until <= now and self.endpoint.well(now) and self.allowed(now)
 
@@ -95,18 +103,32 @@ class Member:
 class Pool:
     """The members of one model by tier, and their retry budget. Lives as long as its snapshot."""
 
-    __slots__ = ("_choose", "_only", "_serving", "_tiers", "budget", "first_tier", "members")
+    __slots__ = (
+        "_choose",
+        "_only",
+        "_serving",
+        "_tiers",
+        "budget",
+        "first_tier",
+        "hedges",
+        "members",
+    )
 
     def __init__(
         self,
         members: Iterable[Member],
         strategy: str = "least_inflight",
         budget: float = RETRIES,
+        hedges: float | None = None,
     ) -> None:
-        """`budget` is the share of calls that may be tried again at a price. Demo members serve only alone."""
+        """`budget` is the share of calls that may be tried again at a price, `hedges` that of those that may be hedged.
+
+        Demo members serve only alone.
+        """
         given = tuple(members)
         self.members = tuple(m for m in given if not m.endpoint.demo) or given
         self.budget = RetryBudget(budget)
+        self.hedges = None if hedges is None else RetryBudget(hedges, floor=0)
         self._choose = STRATEGIES[strategy]
         self._serving = tuple(member for member in self.members if member.weight > 0)
         self._only = self._serving[0] if len(self._serving) == 1 else None
@@ -131,13 +153,34 @@ class Pool:
         only = self._only
         if only is not None:
             return only if not tried and only.allowed(now) else None
+        member = self.pick_well(now, tried, prefix, rng)
+        if member is not None:
+            return member
+        last = self._last(now)
+        return None if last is None or last in tried else last
+
+    def pick_well(
+        self, now: float, tried: Collection[Member], prefix: bytes | None, rng: Random
+    ) -> Member | None:
+        """As `pick`, but only somebody against whom nothing speaks."""
         choose = self._choose
         for tier in self._tiers:
             member = choose(tier, now, tried, prefix, rng)
             if member is not None:
                 return member
-        last = self._last(now)
-        return None if last is None or last in tried else last
+        return None
+
+    def crowded(self, now: float, tried: Collection[Member]) -> list[Endpoint]:
+        """Those who could be tried if they were not full, and where calls may wait for that."""
+        return [
+            member.endpoint
+            for member in self._serving
+            if member.full
+            and member.endpoint.account.queue is not None
+            and member not in tried
+            and member.absent_until <= now
+            and member.endpoint.passes(member.model, now)
+        ]
 
     def usable(self, now: float, tried: Collection[Member] = ()) -> bool:
         """Whether `pick` would find somebody."""

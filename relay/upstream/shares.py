@@ -50,7 +50,7 @@ class _Wait:
 class _Share:
     """One account's."""
 
-    __slots__ = ("account", "asking", "endpoints", "held", "waits")
+    __slots__ = ("account", "asking", "begging", "endpoints", "held", "waits")
 
     def __init__(self, account: Account, held: int) -> None:
         self.account = account
@@ -60,6 +60,8 @@ class _Share:
         self.waits: list[_Wait] = []
         self.asking: list[_Wait] = []
         """Those for whom the authority is asked just now."""
+        self.begging = False
+        """It is asked for calls that stand in line."""
 
     def resize(self, share: int) -> None:
         self.account.share = share
@@ -119,7 +121,7 @@ class Shares:
 
     def _ask(self, name: str, share: _Share) -> None:
         """One want at a time; who comes meanwhile waits for the next."""
-        if share.asking or not share.waits:
+        if share.asking or share.begging or not share.waits:
             return
         share.asking, share.waits = share.waits, []
         self.wants.append((name, len(share.asking)))
@@ -131,6 +133,7 @@ class Shares:
         share = self._shares.get(name)
         if share is None:
             return
+        share.begging = False
         self._grow(share, permits)
         asking, share.asking = share.asking, []
         for place, wait in enumerate(asking):
@@ -177,6 +180,7 @@ class Shares:
                 if now >= wait.since + PATIENCE:
                     wait.end()
             share.waits = [wait for wait in share.waits if not wait.over]
+            self._beg(name, share)
 
     def ask_again(self) -> None:
         """The authority that was asked is gone."""
@@ -184,8 +188,17 @@ class Shares:
         for name, share in self._shares.items():
             share.waits = [wait for wait in share.asking + share.waits if not wait.over]
             share.asking = []
+            share.begging = False
             share.resize(share.held)
             self._ask(name, share)
+
+    def _beg(self, name: str, share: _Share) -> None:
+        """Permits that fall idle in another worker while calls stand in line here are asked for at every beat."""
+        queue = share.account.queue
+        if queue is not None and queue.waiting and not (share.asking or share.begging):
+            share.begging = True
+            self.wants.append((name, queue.waiting))
+            self.wake()
 
     def _give_back(self, name: str, share: _Share) -> None:
         back = share.held - max(share.account.share, share.account.inflight)
@@ -201,7 +214,7 @@ class Shares:
 
 
 def limits_of(endpoints: Iterable[Endpoint]) -> dict[str, int]:
-    """The permits of each account that has a limit: where its upstreams name several, the largest."""
+    """The permits of each account that has a limit: it is the same for all its endpoints, see `Config.most_at_once`."""
     limits: dict[str, int] = {}
     for endpoint in endpoints:
         if endpoint.max_concurrent is not None:

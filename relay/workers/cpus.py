@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from math import ceil
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-MOUNT = "sys/fs/cgroup"
+from relay.cgroup import groups, words
 
 
 def usable_cpus(root: Path = Path("/"), affinity: int | None = None) -> int:
@@ -23,23 +23,12 @@ def usable_cpus(root: Path = Path("/"), affinity: int | None = None) -> int:
 
 def _quotas(root: Path) -> Iterator[float]:
     """CPUs that each control group above us grants; those without a limit are left out."""
-    for line in _words(root / "proc/self/cgroup", "\n"):
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number == "0":
-            for folder in _upwards(root / MOUNT, path):
-                yield from _ratio(_words(folder / "cpu.max"))
-        elif "cpu" in controllers.split(","):
-            for name in {"cpu", controllers}:
-                for folder in _upwards(root / MOUNT / name, path):
-                    quota = _words(folder / "cpu.cfs_quota_us")
-                    yield from _ratio(quota + _words(folder / "cpu.cfs_period_us"))
-
-
-def _upwards(mount: Path, path: str) -> list[Path]:
-    """The folders from a control group up to the mount; in a container the path may not be seen, the mount is."""
-    inner = PurePosixPath(path.lstrip("/"))
-    return [mount / inner, *(mount / above for above in inner.parents)]
+    for version, folder in groups("cpu", root):
+        if version == 2:
+            yield from _ratio(words(folder / "cpu.max"))
+        else:
+            quota = words(folder / "cpu.cfs_quota_us")
+            yield from _ratio(quota + words(folder / "cpu.cfs_period_us"))
 
 
 def _ratio(words: list[str]) -> list[float]:
@@ -48,10 +37,3 @@ def _ratio(words: list[str]) -> list[float]:
         return []
     quota, period = int(words[0]), int(words[1])
     return [quota / period] if quota and period else []
-
-
-def _words(path: Path, separator: str | None = None) -> list[str]:
-    try:
-        return path.read_text("ascii", "replace").split(separator)
-    except OSError:
-        return []

@@ -18,9 +18,10 @@ from relay import admin, banner, process, reload
 from relay.admission.authority import Authority
 from relay.admission.principals import Principals
 from relay.config.model import Config
+from relay.equipment import Demo, Memory
 from relay.health import BEAT
 from relay.observe import logs
-from relay.snapshot import Demo, Memory, Snapshot
+from relay.snapshot import Snapshot
 from relay.timers import TICK
 from relay.upstream.endpoint import Directory
 from relay.upstream.shares import limits_of

@@ -60,6 +60,7 @@ class Member:
         self.digest = ""
         self.numbers = Snapshot({}, {})
         self.degraded: list[str] = []
+        self.overloaded = False
         self.answered = 0
         """The last question for numbers that it answered."""
         self.vote: Prepared | None = None
@@ -215,6 +216,7 @@ class Members:
     ) -> None:
         if isinstance(note, Numbers):
             member.numbers, member.degraded = note.snapshot, note.degraded
+            member.overloaded = note.overloaded
             member.answered = max(member.answered, note.asked)
         elif isinstance(note, Judged):
             self.tell(note, [other for other in self.present() if other is not member])

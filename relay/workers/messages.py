@@ -41,11 +41,13 @@ class Serving(Note):
 
 
 class Numbers(Note):
-    """Its metrics, and which models limp; `asked` is the question it answers, 0 if none."""
+    """Its metrics, and what limps; `asked` is the question it answers, 0 if none."""
 
     snapshot: Snapshot
     degraded: list[str]
     asked: int = 0
+    overloaded: bool = False
+    """It refuses most of what is new."""
 
 
 class Prepared(Note):

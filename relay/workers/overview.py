@@ -130,11 +130,18 @@ class Overview(Sources):
         """New calls are welcome as long as one worker serves."""
         if not self._board.is_draining() and len(self._members.missing()) == self._board.workers:
             return "starting"
-        return self._health.reason()
+        return self._health.reason() or self._overloaded()
+
+    def _overloaded(self) -> str | None:
+        """Nobody takes what is new, as told within the last second."""
+        present = self._members.present()
+        return "overloaded" if present and all(member.overloaded for member in present) else None
 
     def degraded(self) -> list[str]:
         limping = {each: None for m in self._members.present() for each in m.degraded}
-        return [*limping, *(f"worker {number} is away" for number in self._members.missing())]
+        full = [f"worker {m.worker} is overloaded" for m in self._members.present() if m.overloaded]
+        away = [f"worker {number} is away" for number in self._members.missing()]
+        return [*limping, *full, *away]
 
     # -- metrics.Sources: what belongs to the whole --
 

@@ -62,8 +62,8 @@ class Subject(Protocol):
     def digest(self) -> str:
         """Of the configuration in effect."""
 
-    def counted(self) -> tuple[Snapshot, list[str]]:
-        """Its numbers, and the models that limp."""
+    def counted(self) -> tuple[Snapshot, list[str], bool]:
+        """Its numbers, what limps, and whether it refuses most of what is new."""
 
     async def welcomed(self, source: bytes | None) -> None:
         """The hub knows us; under this configuration."""
@@ -250,8 +250,8 @@ class Uplink:
         self._shares.beat(now)
 
     def _count(self, asked: int = 0) -> None:
-        snapshot, degraded = self._subject.counted()
-        self.say(Numbers(snapshot, degraded, asked))
+        snapshot, degraded, overloaded = self._subject.counted()
+        self.say(Numbers(snapshot, degraded, asked, overloaded))
 
     def _every(self, seconds: float, act: Callable[[], None]) -> None:
         def again() -> None:

@@ -8,12 +8,11 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 import uvloop
-from aiohttp import web
 
 from relay import process, reload
 from relay.admission.gate import Gate
 from relay.admission.remote import RemoteGate
-from relay.app import BACKLOG, Relay, log_state
+from relay.app import Relay, log_state
 from relay.config.model import Config
 from relay.observe import logs
 from relay.observe.accesslog import AccessLog
@@ -41,7 +40,14 @@ class Worker(Relay):
         access_log: AccessLog,
         log_dropped: Callable[[], int],
     ) -> None:
-        super().__init__(config, access_log, log_dropped, human=False, demo_key=seat.demo_key)
+        super().__init__(
+            config,
+            access_log,
+            log_dropped,
+            human=False,
+            demo_key=seat.demo_key,
+            workers=seat.board.workers,
+        )
         self._seat = seat
         self._health.draining = seat.board.is_draining
         self._shares = self._proxy.shares = Shares()
@@ -69,8 +75,7 @@ class Worker(Relay):
         await self._uplink.start()
         await self._admitted.wait()
         await self._front_runner.setup()
-        for listener in self._seat.listeners:
-            await web.SockSite(self._front_runner, listener, backlog=BACKLOG).start()
+        await self._open(self._seat.listeners)
         self._health.phase = "ready"
         self.serving = True
         self._uplink.say(Serving())
@@ -124,10 +129,11 @@ class Worker(Relay):
                 reload.let_go, made.principals, made.config.filed, {}, self._pace
             )
 
-    def counted(self) -> tuple[Numbers, list[str]]:
+    def counted(self) -> tuple[Numbers, list[str], bool]:
         self._batch.flush()
         values, buckets = self._metrics.snapshot()
-        return Numbers({**values, **gc_values()}, buckets), self._degraded()
+        numbers = Numbers({**values, **gc_values()}, buckets)
+        return numbers, self._degraded(), self._watch.is_unready()
 
     def judged(self, note: Judged) -> None:
         """What one worker was told by an upstream holds for all."""

@@ -1,0 +1,20 @@
+"""What an attempt sends, but for what belongs to the member it sends it to."""
+
+from __future__ import annotations
+
+
+class Request:
+    """What is sent to one member: the same for every attempt but for the parts that belong to the member."""
+
+    __slots__ = ("body", "forward", "head", "hurried", "stream")
+
+    def __init__(
+        self, forward: bytes, body: bytes, stream: bool, head: bytes | None = None
+    ) -> None:
+        """`head` replaces the member's own prepared one."""
+        self.forward = forward
+        self.body = body
+        self.stream = stream
+        self.head = head
+        self.hurried = False
+        """The client allows less silence than the configuration: its end says nothing of the member."""
