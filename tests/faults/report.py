@@ -237,7 +237,8 @@ def _leaving(data: Data) -> Iterator[str]:
     yield "## Clients that leave\n\n"
     yield (
         "From the client's FIN, RST or half-close to the end of the upstream's connection, in milliseconds (a third of "
-        f"the clients each). Records that were not right: {len(data['wrong'])}.\n\n"
+        "the clients each); of a queued call to its log line, which waits up to 50 ms for others. Records that were "
+        f"not right: {len(data['wrong'])}.\n\n"
     )
     lines = [
         [phase, f"{each['n']:,}", *(f"{each[name]:.1f}" for name in ("p50", "p99", "max"))]
