@@ -19,6 +19,12 @@ from relay.usage import Usage, usage_at_end
 TAIL: Final = 2048
 """Bytes of the end that are kept: upstreams write the usage last."""
 
+_CAUSES: Final[dict[str, Cause]] = {
+    "truncated": "upstream_truncated",
+    "bad_framing": "bad_framing",
+}
+"""What a connection reports, as the ending is called; anything else is a reset."""
+
 
 class Passage:
     """One such answer on its way. Dies at its end."""
@@ -128,7 +134,7 @@ class Passage:
         self._owner.stream_ended("done")
 
     def lost(self, fault: str) -> None:
-        self.break_off("upstream_truncated" if fault == "truncated" else "upstream_reset", *BROKEN)
+        self.break_off(_CAUSES.get(fault, "upstream_reset"), *BROKEN)
 
     def expired(self, now: float) -> None:
         if self.over:

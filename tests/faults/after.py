@@ -291,6 +291,11 @@ def large() -> list[Row]:
             cut,
         ),
         plain(
+            *("3 MiB in chunks, a bad one after 2", "invalid chunk size"),
+            [Send(chunked + say.frame(part)), Pause(0.2), Send(b"zz\r\n"), Stall()],
+            Break("", "bad_framing", seen=(part,)),
+        ),
+        plain(
             *("3 MiB, silent after 2", "stall mid-stream"),
             [Send(sized + part), Stall()],
             Break("", "idle_timeout", seen=(part,)),

@@ -15,11 +15,12 @@ from tests.faults.row import (
     Play,
     Row,
     both,
+    in_turn,
     plain,
     streamed,
 )
 from tests.rig import scripts as say
-from tests.rig.scripts import Close, Send
+from tests.rig.scripts import Close, Script, Send
 
 SAID = "Internal detail."
 """What no client may read."""
@@ -27,7 +28,7 @@ LEAKY = f"Incorrect API key provided: {SECRET}. {SAID}"
 EMPTY = b"Content-Length: 0\r\n\r\n"
 
 
-def says(status: int, *, headers: bytes = b"", **more: object) -> Play:
+def says(status: int, *, headers: bytes = b"", **more: object) -> Script:
     """An error of this status with `more` in its object."""
     inner = {"message": SAID, "type": "x", "param": None, "code": None} | more
     return say.plain(status, {"error": inner}, headers=headers)
@@ -76,7 +77,7 @@ def throttled() -> list[Row]:
     def waits(low: int, high: int) -> Failure:
         return Failure(429, THROTTLED, "rate_limited", tries=1, state="paused", wait=(low, high))
 
-    def header(value: bytes) -> Play:
+    def header(value: bytes) -> Script:
         return says(429, headers=b"Retry-After: " + value + b"\r\n")
 
     def dated(number: int) -> list[say.Step]:
@@ -112,6 +113,12 @@ def throttled() -> list[Row]:
             calls=2,
             left_out=True,
             first=waits(30, 30),
+        ),
+        both(
+            *("429, the wait of the first is the shorter", line),
+            in_turn(header(b"7"), header(b"30")),
+            waits(6, 7),
+            both=True,
         ),
     ]
 
