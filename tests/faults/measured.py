@@ -16,6 +16,7 @@ from tests.faults.row import Break, Failure
 from tests.faults.stage import Case, Outcome, Round, cases, play
 from tests.faults.verdicts import complaints, sums
 from tests.rig import scripts as say
+from tests.rig.raw_client import Answer
 
 Data = dict[str, Any]
 Tell = Callable[[str], None]
@@ -79,11 +80,17 @@ def _saw(outcome: Outcome) -> str:
     if judged == "answer":
         return "the whole answer"
     if answer.status != 200:
-        return f"{answer.status} `{answer.error['code']}`"
+        return _said(answer)
     if case.mode == "plain":
         return "a broken body"
     told = judged == "broken" and b'data: {"error"' in answer.body and say.DONE not in answer.body
     return "error event, broken end" if told else judged
+
+
+def _said(answer: Answer) -> str:
+    """The status, and the error's code if it has one."""
+    code = None if answer.status == 200 else answer.error["code"]
+    return f"{answer.status} `{code}`" if code else str(answer.status)
 
 
 def _attempts(outcome: Outcome) -> str:
@@ -127,10 +134,7 @@ def of_clients(times: int, tell: Tell) -> Data:
             row = each.row
             into = rows.setdefault(row.name, {"group": row.group, "saw": Counter(), "calls": 0})
             into["calls"] += each.calls
-            said = [
-                f"{a.status} `{a.error['code']}`" if a.status != 200 else "200"
-                for a in each.answers
-            ]
+            said = [_said(answer) for answer in each.answers]
             closed = ", closed" if row.closes else ""
             into["saw"][(", ".join(said) or "closed without a word") + closed] += 1
             wrong += [f"{row.name}: {why}" for why in clients.complaints(each)]

@@ -231,7 +231,11 @@ async def _ask(address: Address, case: Case) -> Verdict:
         answer, hung = None, False
         try:
             async with asyncio.timeout(HANG), await RawClient.connect(address) as client:
-                answer = await client.ask(whole)
+                client.trailers = True
+                with contextlib.suppress(ConnectionError):
+                    await client.send(whole)
+                await client.head(timeout=HANG)
+                answer = await client.rest(HANG)
         except TimeoutError:
             hung = True
         except (EOFError, OSError, ValueError, AssertionError):

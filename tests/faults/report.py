@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tests.faults.judged import MEANING
 from tests.faults.measured import Data, survived, truncations
+
+WIDTH = 120
 
 HEAD = """\
 # Faults
@@ -31,6 +34,13 @@ KINDS: tuple[tuple[str, Callable[[Data], bool]], ...] = (
 )
 
 
+def _wrapped(line: str) -> str:
+    """Prose at the width of the other pages; tables and lists stay as they are."""
+    if len(line) <= WIDTH or line.startswith(("|", "#", "- ")):
+        return line
+    return textwrap.fill(line, WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
 def render(data: Data) -> str:
     parts = [HEAD.format(rows=len(_rows(data["matrix"]["cases"])), **data["about"])]
     parts += ["## Sums\n\n", *_sums(data)]
@@ -45,7 +55,7 @@ def render(data: Data) -> str:
     ):
         if name in data:
             parts += make(data[name])
-    return "".join(parts).rstrip("\n") + "\n"
+    return "\n".join(map(_wrapped, "".join(parts).rstrip("\n").split("\n"))) + "\n"
 
 
 def _rows(cases: Iterable[Data]) -> list[str]:

@@ -118,6 +118,8 @@ class RawClient:
         self._writer = writer
         self._held = bytearray()
         self._body = _Body()
+        self.trailers = False
+        """Header lines after the last chunk are read over; the relay has none, so that they are a fault of its."""
         self.interim: list[int] = []
         self.version = ""
         self.status = 0
@@ -184,7 +186,7 @@ class RawClient:
                 head = await self._until(b"\r\n\r\n")
                 lines = head.decode("latin-1").split("\r\n")
                 version, status = lines[0].split(" ")[:2]
-                if int(status) >= 200:
+                if not 100 <= int(status) < 200:
                     break
                 self.interim.append(int(status))
         self.version, self.status = version.removeprefix("HTTP/"), int(status)
@@ -194,6 +196,7 @@ class RawClient:
             name, value = name.lower(), value.strip()
             self.headers[name] = f"{self.headers[name]},{value}" if name in self.headers else value
         self._body = _Body.of(self.status, self.headers, to)
+        self._body.trailers = self.trailers
 
     async def interim_answer(self) -> int:
         """The status of the next head, which should be a 1xx."""
@@ -295,6 +298,7 @@ class _Body:
         """Bytes until the body (or chunk) ends; None when only a close delimits it."""
         self.end: End | None = End.CLEAN if left == 0 and not chunked else None
         self.pending = bytearray()
+        self.trailers = False
         self._trailer = False
 
     @classmethod
@@ -346,8 +350,10 @@ class _Body:
         assert re.fullmatch(rb"[0-9a-fA-F]+", line), f"bad chunk size {line!r}"
         size = int(line, 16)
         if size == 0:
-            if len(held) < at + 4:
+            end = held.find(b"\r\n\r\n", at) if self.trailers else at
+            if end < 0 or len(held) < at + 4:
                 return False
+            del held[at:end]
             assert held[at : at + 4] == b"\r\n\r\n", "bytes after the last chunk's size line"
             del held[: at + 4]
             self.end = End.CLEAN
