@@ -168,7 +168,8 @@ class Heartbeat(Section):
         15.0, description="A comment line after so much silence; 0s for none"
     )
     before_commit: bool = Field(
-        False, description="Also before the first token: an early 200, after which errors are events"
+        False,
+        description="Also before the first token: an early 200, after which errors are events",
     )
 
 
