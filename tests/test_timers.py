@@ -145,28 +145,31 @@ def test_after_a_stall_of_ours_what_has_come_meanwhile_is_read_before_anybody_is
         wheel, read = Wheel(loop), asyncio.Event()
         told: list[tuple[str, float]] = []
         item = Item(told, "silence", asyncio.Event())
-        near, far = socket.socketpair()
+        (near, far), (busy, other) = socket.socketpair(), socket.socketpair()
+        start = loop.time()
 
         class Reader(asyncio.Protocol):
             def data_received(self, data: bytes) -> None:
                 wheel.drop(item)
                 read.set()
 
-        near.setblocking(False)
-        transport, _ = await loop.create_connection(Reader, sock=near)
-        start = loop.time()
+        class Stall(asyncio.Protocol):
+            def data_received(self, data: bytes) -> None:
+                far.send(b"a token in time")
+                while monotonic() < start + 2 * TICK + 2 * STALLED:
+                    pass  # a collection, a host that sleeps
+
+        for sock in (near, busy):
+            sock.setblocking(False)
+        first, _ = await loop.create_connection(Reader, sock=near)
+        second, _ = await loop.create_connection(Stall, sock=busy)
         wheel.add(item, start + 2 * TICK)
-        far.send(b"a token in time")
-        while monotonic() < start + 2 * TICK + 2 * STALLED:
-            pass  # a collection, a host that sleeps
+        other.send(b"work")
         async with asyncio.timeout(5):
             await read.wait()
-        for _ in range(3):
-            await asyncio.sleep(0)
-        transport.close()
-        far.close()
+        for end in (first, second, far, other):
+            end.close()
         wheel.close()
         return [name for name, _ in told]
 
     assert uvloop.run(scene()) == []
-    assert asyncio.run(scene()) == []
