@@ -19,7 +19,7 @@ BASE ?= $(shell for p in /usr/bin/python3 python3 python3.14 python3.13 python3.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run compile test test-compiled check sdks bench bench-peers lock clean
+.PHONY: help run compile test test-compiled check sdks faults bench bench-peers lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ test: $(VENV)/.dev ## run the tests (ARGS='-k drain' for a part)
 	@$(PY) -m pytest $(ARGS)
 
 test-compiled: $(COMPILED)/.done ## the end-to-end tests, and those of the machines, on what `make compile` made
-	@RELAY_TEST_PACKAGE=$(CURDIR)/$(COMPILED) $(PY) -m pytest $(ARGS) tests/test_e2e_*.py
+	@RELAY_TEST_PACKAGE=$(CURDIR)/$(COMPILED) $(PY) -m pytest $(ARGS) tests/test_e2e_*.py tests/faults
 	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(PY) -P -m pytest -p relay.app $(ARGS) $(UNITS)
 
 check: $(VENV)/.dev ## lint, formatting, types, the import layers
@@ -43,6 +43,9 @@ check: $(VENV)/.dev ## lint, formatting, types, the import layers
 	@$(PY) -m pytest -q tests/test_layers.py
 
 sdks: $(SDK)/openai-1/.done $(SDK)/openai-2/.done $(SDK)/npm/.done ## the SDKs the tests drive, each in its own environment
+
+faults: $(VENV)/.dev sdks ## every fault many times, beside nginx and HAProxy, into docs/ (ARGS='--times 2 --streams 5000' for a look)
+	@$(PY) -m tests.faults $(ARGS)
 
 bench: $(VENV)/.run ## measure the relay against nginx and every peer there is, into docs/ (ARGS='--pace 0.3' for a look)
 	@$(PY) -m bench run $(ARGS)

@@ -46,6 +46,7 @@ from relay.upstream.connections import connections_of
 from relay.upstream.demo import DemoServer
 from relay.upstream.dial import Dialer
 from relay.upstream.endpoint import Directory, Endpoint
+from relay.upstream.probes import Probes
 from relay.watch import Watch
 
 log = logs.get("app")
@@ -84,6 +85,7 @@ class Relay:
         self._pace = reload.Pace()
         self._wheel = Wheel(loop)
         self._dialer = Dialer(loop)
+        self._probes = Probes(loop)
         self._memory = Memory(loop, self._make_directory(), process.log_bug, workers)
         self._demo_server = DemoServer()
         self._demo: Demo | None = None
@@ -231,17 +233,19 @@ class Relay:
         if self._admin_runner is not None:
             await self._admin_runner.cleanup()
         self._batch.flush()
+        await self._probes.close()
         await self._dialer.close()
         await self._demo_server.close()
         self._wheel.close()
         self._access_log.close(LOG_WAIT)
 
     def _tick(self) -> None:
-        """The loop's own beat: it proves that the loop turns, and closes what idled too long."""
+        """The loop's own beat: it proves that the loop turns, closes what idled too long, and asks who is ejected."""
         self._health.beat()
         now = self._loop.time()
         for connections in self._snapshot.connections():
             connections.trim(now)
+        self._probes.look(now)
         self._watch.beat(now)
         self._beat = self._loop.call_later(BEAT, self._tick)
 
@@ -274,6 +278,7 @@ class Relay:
         ):
             # Its running calls go on; what idles is closed.
             connections_of(endpoint).close()
+        self._probes.watch(snapshot.probed())
         return partial(reload.let_go, old.principals, old.config.filed, purses)
 
     def _catch_up(self) -> None:

@@ -60,20 +60,27 @@ def endpoints_of(config: Config, memory: Memory, demo: Demo | None) -> dict[str,
     """Every endpoint of every active upstream: one per API key, remembered from before where it was there."""
     found: dict[str, list[Endpoint]] = {}
     for name, upstream in config.active_upstreams.items():
+        most = config.most_at_once(name)
         if upstream.kind == "demo":
             if demo is not None:
                 url = f"http://127.0.0.1:{demo.port}/v1"
-                found[name] = [_endpoint(name, upstream, url, demo.credential, memory)]
+                found[name] = [_endpoint(name, upstream, url, demo.credential, most, memory)]
             continue
         keys: list[str | None] = [key.get_secret_value() for key in upstream.api_keys]
         found[name] = [
-            _endpoint(name, upstream, upstream.base_url, key, memory) for key in keys or [None]
+            _endpoint(name, upstream, upstream.base_url, key, most, memory)
+            for key in keys or [None]
         ]
     return found
 
 
 def _endpoint(
-    name: str, upstream: UpstreamConfig, base_url: str | None, key: str | None, memory: Memory
+    name: str,
+    upstream: UpstreamConfig,
+    base_url: str | None,
+    key: str | None,
+    most: int | None,
+    memory: Memory,
 ) -> Endpoint:
     timeouts = upstream.timeouts
     demo = upstream.kind == "demo"
@@ -83,7 +90,7 @@ def _endpoint(
         credential=key,
         demo=demo,
         account=upstream.account or name,
-        max_concurrent=upstream.max_concurrent,
+        max_concurrent=most,
         connect=timeouts.connect,
         first_token=timeouts.first_token,
         idle=timeouts.idle,

@@ -261,7 +261,9 @@ def _read(message: RawHead) -> Head:
 def _check(message: RawHead, expect: str | None) -> None:
     if tuple(message.version) not in ((1, 1), (1, 0)):
         raise errors.VersionNotSupported
-    if message.chunked and message.version[1] == 0:
+    codings = message.headers.getall("transfer-encoding", ["chunked"])
+    if message.chunked and (message.version[1] == 0 or [c.lower() for c in codings] != ["chunked"]):
+        # A coding below the chunks (`gzip, chunked`) would be passed on undone as if it were the body.
         raise errors.MalformedRequest
     if expect is not None and expect.lower() != "100-continue":
         raise errors.ExpectationFailed

@@ -125,6 +125,7 @@ class Opening(Waits):
             deadline = since + self._patience(endpoint)
         body = self._body_for(member.model, route)
         request = Request(call.head.forward, body, self.chat.stream)
+        request.hurried = self.chat.stream and self._hurried(endpoint)
         attempt = Attempt(self._proxy.tools, self, member, request, self._snapshot.scrub)
         self._attempts.append(attempt)
         if hedge:

@@ -20,6 +20,7 @@ from relay.gaps import GapCounts
 from relay.replies import Cors
 from relay.routes import Route, routes_of
 from relay.upstream.connections import Connections, connections_of
+from relay.upstream.endpoint import Endpoint
 from relay.upstream.scrub import Scrubber
 
 MARGIN: Final = 1.1
@@ -116,6 +117,13 @@ class Snapshot:
         for endpoints in self.endpoints.values():
             for endpoint in endpoints:
                 yield connections_of(endpoint)
+
+    def probed(self) -> Iterator[tuple[Endpoint, float, str]]:
+        """The endpoints that are asked themselves while they are ejected: how often, and what for."""
+        for name, endpoints in self.endpoints.items():
+            probe = self.config.upstreams[name].probe
+            if probe is not None:
+                yield from ((e, probe.interval, probe.path) for e in endpoints if not e.demo)
 
     def describe(self, route: Route) -> dict[str, object]:
         """The entry of `/v1/models`."""

@@ -381,6 +381,8 @@ class Stream:
     def _release(self, tail: bool = False) -> None:
         self.over = True
         self._wheel.drop(self)
+        if not tail and self.usage is not None and not self._complete():
+            self.usage = self.usage.running()
         connection = self._connection
         self._connection = None
         if connection is not None and not tail and connection.receiver is self:

@@ -33,6 +33,10 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     audio: int = 0
     source: Source = "reported"
 
+    def running(self) -> Usage:
+        """The same as the last word of a stream that broke off."""
+        return msgspec.structs.replace(self, source="continuous")
+
 
 class _Holder(msgspec.Struct, gc=False):
     """A chunk or a completion: all of it is validated, only `usage` is built."""

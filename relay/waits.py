@@ -212,6 +212,11 @@ class Waits:
         asked = self.call.head.first_token
         return patience if asked is None else min(patience, asked)
 
+    def _hurried(self, endpoint: Endpoint) -> bool:
+        """Whether this call's own patience is the shorter one."""
+        asked = self.call.head.first_token
+        return asked is not None and asked < (self._route.first_token or endpoint.first_token)
+
     def _waited(self, now: float) -> None:
         record = self.call.record
         record.queue = (record.queue or 0.0) + now - self._queued

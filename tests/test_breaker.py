@@ -356,3 +356,55 @@ def test_there_is_never_more_than_one_probe_and_it_always_comes_back(
             assert probes
 
     assert breaker.state is not State.OPEN or breaker.admits(now + 60.0)
+
+
+# -- questions: probes that are no attempts --
+
+
+def ask(rig: Rig) -> int:
+    rig.latest += 1
+    rig.breaker.ask(rig.latest, "is asked")
+    return rig.latest
+
+
+def test_while_somebody_asks_no_attempt_is_admitted_or_becomes_the_probe() -> None:
+    rig = Rig()
+    rig.breaker.watched = True
+    rig.trip(0.0)
+    due = rig.breaker.until
+
+    admitted = rig.breaker.admits(due)
+    ticket = rig.begin(due)  # the last of a pool is used all the same
+    failed = rig.fail(due, ticket)
+
+    assert (admitted, failed) == (False, False)
+    assert (rig.breaker.state, rig.breaker.until) == (State.OPEN, due)
+    assert rig.succeed(due, rig.begin(due)), "what brings content is back, whoever asks"
+
+
+def test_a_good_answer_closes_and_a_bad_one_ejects_for_longer() -> None:
+    rig = Rig()
+    rig.trip(0.0)
+    first = rig.breaker.until
+
+    bad = rig.breaker.answered(first, ask(rig), rig.latest, "503")
+    second, reason = rig.breaker.until - first, rig.breaker.reason
+    good = rig.breaker.answered(first + 1.0, ask(rig), rig.latest, "")
+
+    assert (bad, good) == (True, True)
+    assert second == 2 * first
+    assert reason == "the probe failed: 503"
+    assert (rig.breaker.state, rig.breaker.closed_at) == (State.CLOSED, first + 1.0)
+
+
+@pytest.mark.parametrize("fault", ["", "503"])
+def test_an_answer_that_comes_after_the_state_has_moved_changes_nothing(fault: str) -> None:
+    rig = Rig()
+    rig.trip(0.0)
+    question = ask(rig)
+    rig.succeed(6.0)
+
+    moved = rig.breaker.answered(7.0, question, rig.latest, fault)
+
+    assert not moved
+    assert (rig.breaker.state, rig.breaker.closed_at) == (State.CLOSED, 6.0)

@@ -17,6 +17,7 @@ from relay.config.file import ConfigErrors, loads
 from relay.config.model import Config
 from relay.config.schema import render, schema
 from relay.config.types import Section
+from relay.config.upstreams import Probe
 from relay.config.values import Listen
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -251,6 +252,25 @@ def test_values_are_read_as_an_admin_means_them(option: str, written: str, value
     assert type(found) is type(value)
 
 
+def test_an_upstream_is_asked_itself_only_if_that_is_wanted() -> None:
+    config = read(
+        """
+        upstreams:
+          off: {base_url: 'http://x'}
+          on: {base_url: 'http://x', probe: {}}
+          own: {base_url: 'http://x', probe: {interval: 1s, path: /v2/health}}
+        """
+    )
+
+    probes = {name: upstream.probe for name, upstream in config.upstreams.items()}
+
+    assert probes == {
+        "off": None,
+        "on": Probe(),
+        "own": Probe.model_validate({"interval": "1s", "path": "/v2/health"}),
+    }
+
+
 @pytest.mark.parametrize(
     "written",
     [
@@ -295,6 +315,11 @@ def test_values_are_read_as_an_admin_means_them(option: str, written: str, value
         *("upstreams: {a: {base_url: 'http://x/?q'}}", "upstreams: {a: {base_url: 'http://[::1'}}"),
         "upstreams: {a: {base_url: 'http://x', api_keys: ['a b']}}",
         "upstreams: {a: {base_url: 'http://x', ca_file: nowhere.pem}}",
+        "upstreams: {a: {base_url: 'http://x', probe: {interval: 999ms}}}",
+        "upstreams: {a: {base_url: 'http://x', probe: {path: models}}}",
+        "upstreams: {a: {base_url: 'http://x', probe: {path: /a/../admin}}}",
+        "upstreams: {a: {base_url: 'http://x', probe: {path: '/models?key=1'}}}",
+        "upstreams: {a: {base_url: 'http://x', probe: 5}}",
     ],
 )
 def test_a_value_that_cannot_be_meant_is_one_fault(written: str) -> None:

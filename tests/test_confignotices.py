@@ -59,6 +59,12 @@ NOTICES = {
     f"models: {{m: {{static: x}}}}\nkeys: [{{id: a, hash: '{HASH}', models: [n*]}}]": (
         "no model fits 'n*' (of 'a')"
     ),
+    "upstreams:\n"
+    "  a: {base_url: 'http://x/a', account: one, max_concurrent: 9}\n"
+    "  b: {base_url: 'http://x/b', account: one, max_concurrent: 4}\n"
+    "  c: {base_url: 'http://x/c', account: one}\n": (
+        "upstreams.a, upstreams.b: of account 'one' the least max_concurrent holds for all, 4."
+    ),
     "keys: [{id: a, key: sk-fifteen-sign}]": "'a' is shorter than 16 characters",
     POOLS + "models: {m: {pool: [{upstream: up}]}}\n"
     f"keys: [{{id: a, hash: '{HASH}', limits: {{usd_per_day: 1}}}}]": "models.m: without a price",

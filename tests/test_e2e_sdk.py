@@ -1,4 +1,4 @@
-"""The official SDKs, unchanged but for base URL and key, through a whole relay."""
+"""The official SDKs, unchanged but for base URL and key, through a whole relay. Streams that break: `tests/faults`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.rig import RelayProcess, Reset, Upstream, config, scenario
+from tests.rig import RelayProcess, Upstream, config, scenario
 from tests.rig import scripts as say
-from tests.rig.scripts import Script
 from tests.rig.sdks import SDKS, Sdk, drive, require
 
 each_sdk = pytest.mark.parametrize("sdk", SDKS, ids=lambda sdk: sdk.name)
@@ -86,38 +85,6 @@ async def test_a_plain_answer_and_its_headers(tmp_path: Path, sdk: Sdk) -> None:
         assert found["async"] == say.completion()
         assert found.get("sync", say.completion()) == say.completion()
         assert found["request_id"]
-
-
-@each_sdk
-@pytest.mark.parametrize("way", ["reset", "cut", "error event"])
-@scenario
-async def test_a_stream_that_breaks_raises_a_typed_error(
-    tmp_path: Path, sdk: Sdk, way: str
-) -> None:
-    require(*sdk.needs)
-    seen = say.EVENTS[:3]
-    boom = say.event({"error": {"message": "CUDA out of memory", "type": "x", "code": "oom"}})
-    scripts: dict[str, Script] = {
-        "reset": say.sse(seen, Reset()),
-        "cut": say.sse(seen),
-        "error event": say.sse([*seen, boom, say.DONE]),
-    }
-    async with (
-        Upstream(scripts[way]) as upstream,
-        RelayProcess(config({"a": upstream}), tmp_path) as relay,
-    ):
-        found = await drive(sdk, "broken", url(relay))
-
-        for name in ("sync", "async") if sdk.python else ("async",):
-            assert found[name]["is_api_error"], found
-            assert found[name]["code"] == (
-                "oom" if way == "error event" else "upstream_stream_error"
-            )
-        assert found["sync" if sdk.python else "async"]["seen"] == len(seen)
-        if not sdk.python:
-            assert found["fetch"]["rejected"]
-            assert '"error"' in found["fetch"]["text"]
-            assert "[DONE]" not in found["fetch"]["text"]
 
 
 @each_sdk

@@ -37,7 +37,7 @@ TIMED_OUT = (504, "timeout")
         (failures.redirect, "redirect", FREE, STRIKE, UNUSABLE),
         (failures.truncated, "upstream_truncated", PAID, STRIKE, UNUSABLE),
         (failures.empty_stream, "upstream_truncated", PAID, STRIKE, UNUSABLE),
-        (failures.line_too_long, "line_too_long", NEVER, STRIKE, UNUSABLE),
+        (failures.line_too_long, "line_too_long", PAID, STRIKE, UNUSABLE),
         (failures.encoded, "encoded", PAID, STRIKE, UNUSABLE),
     ],
 )

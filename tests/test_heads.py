@@ -93,6 +93,7 @@ def test_what_is_not_http_is_refused_without_its_words(data: bytes) -> None:
     [
         (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
         (b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 400),
         (b"POST / HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n", 417),
         (b"POST / HTTP/1.1\r\nHost: a\r\nVia: 1.0 a, 1.1 relay\r\n\r\n", 508),
         (b"POST / HTTP/1.1\r\nHost: a\r\nx-relay-first-token-ms: 0\r\n\r\n", 400),

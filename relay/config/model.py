@@ -342,3 +342,13 @@ class Config(Section):
     @property
     def active_upstreams(self) -> dict[str, UpstreamConfig]:
         return {name: one for name, one in self.upstreams.items() if not one.left_out}
+
+    def most_at_once(self, name: str) -> int | None:
+        """`max_concurrent` for an upstream: the least that one of its account names, for they share it."""
+        of_account = self.upstreams[name].account or name
+        named = [
+            one.max_concurrent
+            for other, one in self.active_upstreams.items()
+            if (one.account or other) == of_account and one.max_concurrent is not None
+        ]
+        return min(named, default=None)

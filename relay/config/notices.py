@@ -178,6 +178,19 @@ def _answered_by_none_or_demo(config: Config, _: _Filed) -> Iterator[str]:
             yield f"models.{name} is served by the demo: a canned answer, no model."
 
 
+def _differ_in_one_account(config: Config, _: _Filed) -> Iterator[str]:
+    """Limits of upstreams that the provider counts as one."""
+    accounts: dict[str, dict[str, int]] = {}
+    for name, upstream in config.active_upstreams.items():
+        if upstream.max_concurrent is not None:
+            accounts.setdefault(upstream.account or name, {})[name] = upstream.max_concurrent
+    for account, limits in accounts.items():
+        if len(set(limits.values())) > 1:
+            names = _some([f"upstreams.{name}" for name in limits])
+            least = min(limits.values())
+            yield f"{names}: of account '{account}' the least max_concurrent holds for all, {least}."
+
+
 def _never_reached(config: Config, _: _Filed) -> Iterator[str]:
     for name, model in config.models.items():
         for index, other in enumerate(model.fallback[:-1]):
@@ -276,6 +289,7 @@ def _found(
 _TELLERS: Final = (
     _left_out,
     _answered_by_none_or_demo,
+    _differ_in_one_account,
     _never_reached,
     _match_nothing,
     _named_like_a_label,

@@ -228,6 +228,7 @@ NetworkAddress = Annotated[
     Network, PlainValidator(values.read_network), PlainSerializer(str, return_type=str), _STRING
 ]
 Origin = Annotated[str, PlainValidator(values.read_origin), _STRING]
+UrlPath = Annotated[str, PlainValidator(values.read_url_path), _pattern("/[^?#]*")]
 BaseUrl = Annotated[str, PlainValidator(values.read_base_url), _STRING]
 Store = Annotated[str, PlainValidator(read_store), _STRING]
 FilePath = Annotated[

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
 from relay.config.types import (
     LARGEST_COUNT,
@@ -15,6 +21,7 @@ from relay.config.types import (
     Section,
     Text,
     TimeLimit,
+    UrlPath,
 )
 
 
@@ -47,6 +54,24 @@ class UpstreamConnections(Section):
     )
 
 
+SHORTEST_INTERVAL: Final = 1.0
+"""Seconds between two probes."""
+
+
+class Probe(Section):
+    interval: TimeLimit = Field(
+        10.0, description="It is asked as often while it is ejected, or a little more often"
+    )
+    path: UrlPath = Field("/models", description="What is asked for, below base_url; 2xx is good")
+
+    @field_validator("interval")
+    @classmethod
+    def _not_at_once(cls, seconds: float) -> float:
+        if seconds < SHORTEST_INTERVAL:
+            raise ValueError(f"must be {SHORTEST_INTERVAL:g}s or longer")
+        return seconds
+
+
 class UpstreamConfig(Section):
     """A provider: where it is, the credentials for it, and our patience with it."""
 
@@ -69,6 +94,9 @@ class UpstreamConfig(Section):
     timeouts: UpstreamTimeouts = Field(UpstreamTimeouts(), description="Patience with it")
     connections: UpstreamConnections = Field(
         UpstreamConnections(), description="How long connections to it are kept"
+    )
+    probe: Probe | None = Field(
+        None, description="While it is ejected, ask it ourselves, not by a call (default: off)"
     )
     ca_file: ExistingFile | None = Field(
         None, description="Trust this certificate authority too (default: only the system's)"

@@ -172,6 +172,7 @@ def read_connections(value: Any) -> int | str:
 
 _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]/]*)):([0-9]{1,5})")
 _LISTEN_WORDS: Final = "must be an address and a port, such as 0.0.0.0:8080 or [::1]:8080"
+_URL_PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#@]+")
 
 
@@ -226,6 +227,14 @@ def read_origin(value: Any) -> str:
     text = expect_text(value, "must be an origin, such as https://app.example.com, or *")
     if not _ORIGIN.fullmatch(text):
         raise ValueError("must be an origin without a path, such as https://app.example.com, or *")
+    return text
+
+
+def read_url_path(value: Any) -> str:
+    """What follows an address; no query and no fragment."""
+    text = expect_text(value, "must be a path, such as /models")
+    if not _URL_PATH.fullmatch(text) or ".." in text:
+        raise ValueError("must be a path that begins with / and is one of a URL, such as /models")
     return text
 
 

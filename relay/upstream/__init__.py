@@ -7,7 +7,8 @@
 - failures, answers, verdicts: every way an attempt can fail: how safe another try is, whom it strikes, what the
   client gets.
 - errorbody, retry_after, scrub: what an upstream says, read strictly, and cleaned of what must not leave the house.
+- probes: asks ejected endpoints on their own, so that no call has to.
 - failover: which member comes next for one call; attempt, wire, dial, headers, encoding: the sockets.
 
-All but the last are machines: they are told the time, do no I/O, and neither log nor measure.
+All but the last two are machines: they are told the time, do no I/O, and neither log nor measure.
 """

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass
+from hashlib import blake2b
 
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>/.*)?")
 _AUTHORITY = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>[0-9]{0,6}))?")
@@ -106,3 +107,9 @@ def _path(path: str) -> bytes:
     if any(segment in ("", ".", "..") for segment in path.split("/")[1:]):
         raise ValueError("base_url must not have empty or dot segments in its path")
     return path.encode("ascii")
+
+
+def seed(upstream: str, authority: bytes, path: bytes, credential: str | None) -> int:
+    """A number of a place's own, the same in every process."""
+    parts = (upstream.encode(), authority, path, (credential or "").encode("utf-8", "replace"))
+    return int.from_bytes(blake2b(b"\0".join(parts), digest_size=8).digest(), "big")

@@ -4,7 +4,9 @@ A strategy is given members whose weights are above zero and returns one that is
 call, or None. Rules that hold here:
 - `weight` is the share of traffic; a member that cannot take its turn leaves it to the others in their proportion;
 - what is drawn is looked at first and the whole tier only when that does not do, so that a pick costs the same for two
-  members as for two hundred; `prefix` remembers who comes first, and how much the tier has to do.
+  members as for two hundred; `prefix` remembers who comes first, and how much the tier has to do;
+- the weight of a member that was left alone and came back grows from a tenth to the whole in ten seconds. Only then is
+  it looked at closely (`steady` says no), and it is not preferred for being idle. The only one left takes all.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from itertools import accumulate
 from math import ceil, inf, lcm, log
 from random import Random
 from typing import TYPE_CHECKING, Final
+
+from relay.upstream.breaker import FIRST_PART, RAMP
 
 if TYPE_CHECKING:
     from relay.upstream.pool import Member
@@ -33,17 +37,31 @@ RANKED: Final = 4
 COUNTED: Final = 0.01
 """Seconds for which the load of a tier is not counted anew; what is picked meanwhile is added."""
 
+FINE: Final = 1000
+"""Parts of a weight that are told apart while it grows."""
+
 _64_BITS = 2**64 - 1
+
+
+def part(member: Member, now: float) -> float:
+    """How much of its weight counts, up to 1."""
+    back = now - member.endpoint.ramp_from
+    if back >= RAMP:
+        return 1.0
+    return FIRST_PART + (1.0 - FIRST_PART) * back / RAMP if back > 0 else FIRST_PART
 
 
 class Draw:
     """Draws members by weight. Immutable."""
 
-    __slots__ = ("_bounds", "_even", "_total", "members")
+    __slots__ = ("_bounds", "_even", "_total", "_weights", "members")
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[Member], weights: Sequence[int] | None = None) -> None:
+        """`weights` are other ones than those of the configuration."""
         self.members = members
-        weights = [member.weight for member in members]
+        if weights is None:
+            weights = [member.weight for member in members]
+        self._weights = weights
         self._even = len(set(weights)) <= 1
         self._bounds = list(accumulate(weights))
         self._total = self._bounds[-1] if weights else 0
@@ -61,7 +79,7 @@ class Draw:
         bounds = self._bounds
         first = bisect(bounds, int(rng.random() * self._total))
         # The second is drawn from the line of weights with the first's part cut out.
-        weight = members[first].weight
+        weight = self._weights[first]
         place = int(rng.random() * (self._total - weight))
         second = bisect(bounds, place if place < bounds[first] - weight else place + weight)
         return members[first], members[second]
@@ -89,7 +107,7 @@ class Tier:
         self._ranks: dict[int, tuple[Member, ...]] = {}
         self._counted_at = -inf
         self._load = 0
-        self._weight = 0
+        self._weight = 0.0
         """Of the members that can be used."""
 
     def usable(self, now: float, tried: Collection[Member]) -> list[Member]:
@@ -100,10 +118,31 @@ class Tier:
     ) -> tuple[Member, Member] | None:
         """Two drawn by weight among those that can be used."""
         pair = self.draw.two(rng)
-        if not tried and pair[0].usable(now) and pair[1].usable(now):
+        if not tried and pair[0].steady(now) and pair[1].steady(now):
             return pair
+        return self._two_of_some(now, tried, rng, pair)
+
+    def _two_of_some(
+        self, now: float, tried: Collection[Member], rng: Random, pair: tuple[Member, Member]
+    ) -> tuple[Member, Member] | None:
+        """The same where one of the pair is away, or coming back: as the first it is passed over in part, and as the
+        second left out, for that it is idle or was quick before says nothing."""
+        first, second = pair
+        if tried or not (first.usable(now) and second.usable(now)):
+            left = self.usable(now, tried)
+            if not left:
+                return None
+            first, second = Draw(left).two(rng)
+        grown = part(first, now)
+        if grown < 1.0 and rng.random() >= grown:
+            first, second = self.as_grown(now, tried, rng)
+        return first, first if part(second, now) < 1.0 else second
+
+    def as_grown(self, now: float, tried: Collection[Member], rng: Random) -> tuple[Member, Member]:
+        """Two drawn by what counts of their weights, when somebody who comes back has declined. Some must be usable."""
         left = self.usable(now, tried)
-        return Draw(left).two(rng) if left else None
+        weights = [ceil(member.weight * FINE * part(member, now)) for member in left]
+        return Draw(left, weights).two(rng)
 
     def ranked(self, place: int) -> tuple[Member, ...]:
         """The first members for a place, by rendezvous hashing."""
@@ -116,9 +155,16 @@ class Tier:
     def fair_share(self, now: float) -> float:
         """Calls for each unit of weight if all members that can be used had their part, with the one to come."""
         if not 0 <= now - self._counted_at < COUNTED:
-            usable = self.usable(now, ())
-            self._load = sum(member.endpoint.inflight for member in usable)
-            self._weight = sum(member.weight for member in usable)
+            load, weight = 0, 0.0
+            for member in self.members:
+                if member.steady(now):
+                    weight += member.weight
+                elif member.usable(now):
+                    weight += member.weight * part(member, now)
+                else:
+                    continue
+                load += member.endpoint.inflight
+            self._load, self._weight = load, weight
             self._counted_at = now
         self._load += 1
         return self._load / self._weight if self._weight else 0.0
@@ -138,8 +184,12 @@ def weighted(
         for _ in turns:
             place, order, distance, member = turns[0]
             heapreplace(turns, (place + distance, order, distance, member))
-            if member.usable(now):
+            if member.steady(now):
                 return member
+            if member.usable(now):
+                grown = part(member, now)
+                declined = grown < 1.0 and rng.random() >= grown
+                return tier.as_grown(now, tried, rng)[0] if declined else member
     return _turn_of(tier, tier.usable(now, tried), tried)
 
 
@@ -202,23 +252,34 @@ def by_prefix(
     share = BOUND * tier.fair_share(now)
     for member in tier.ranked(place):
         room = member.endpoint.inflight < ceil(share * member.weight)
-        if room and member not in tried and member.usable(now):
+        if not room or member in tried:
+            continue
+        if member.steady(now) or (member.usable(now) and _at_home(place, member, now)):
             return member
     left = tier.usable(now, tried)
+    left = [m for m in left if _at_home(place, m, now)] or left
     # Not all can be at their bound, for together the bounds exceed the load; but it was counted a moment ago.
     within = [m for m in left if m.endpoint.inflight < ceil(share * m.weight)]
     return min(within or left, key=lambda member: _distance(place, member), default=None)
 
 
-def _distance(place: int, member: Member) -> float:
-    """An exponentially distributed number with the weight as its rate: the least of them is chosen by weight.
+def _at_home(place: int, member: Member, now: float) -> bool:
+    """Of the places of a member that comes back more and more are its own again; each moves once."""
+    mixed = _mixed(place + PLACES, member)
+    return mixed < part(member, now) * 2.0**64
 
-    Mixed by the finaliser of SplitMix64; the hash of a tuple is no mixer, and that of bytes differs by process.
-    """
+
+def _distance(place: int, member: Member) -> float:
+    """An exponentially distributed number with the weight as its rate: the least of them is chosen by weight."""
+    return -log((_mixed(place, member) + 1) / 2**64) / member.weight
+
+
+def _mixed(place: int, member: Member) -> int:
+    """64 bits by the finaliser of SplitMix64; the hash of a tuple is no mixer, that of bytes differs by process."""
     mixed = place ^ member.endpoint.seed
     mixed = ((mixed ^ (mixed >> 30)) * 0xBF58_476D_1CE4_E5B9) & _64_BITS
     mixed = ((mixed ^ (mixed >> 27)) * 0x94D0_49BB_1331_11EB) & _64_BITS
-    return -log(((mixed ^ (mixed >> 31)) + 1) / 2**64) / member.weight
+    return mixed ^ (mixed >> 31)
 
 
 STRATEGIES: dict[str, Strategy] = {

@@ -6,6 +6,8 @@
     half-open  --the probe fails, or is throttled-->                  open, for longer
     half-open  --the probe's client left-->                           open, but due: the next attempt probes
 
+Where `probes` asks in the callers' place (`watched`), no attempt is a probe: its question is.
+
 Attempts are known by their ticket, the number of their beginning. One that began before the last change of state is a
 straggler and proves nothing, except that a success of an attempt begun while open (the last member of a pool is used
 all the same) closes the breaker: it is what a probe would have shown.
@@ -28,6 +30,10 @@ SHARE: Final = 0.8
 FIRST_EJECTION: Final = 5.0
 LONGEST_EJECTION: Final = 60.0
 """Seconds; doubled from the first to the longest, each with equal jitter: half of it fixed, half drawn."""
+RAMP: Final = 10.0
+"""Seconds in which who was left alone comes back to its whole share: its caches are cold, its load is none."""
+FIRST_PART: Final = 0.1
+"""Of its share, at the beginning of that (Envoy's slow start)."""
 
 _SLOTS: Final = 10
 _SLOT = WINDOW / _SLOTS
@@ -48,7 +54,6 @@ class Breaker:
     """Remembers the verdicts of the last 30 seconds and how often it opened; lives as long as its endpoint."""
 
     __slots__ = (
-        "_closed_at",
         "_ejections",
         "_failures",
         "_probe",
@@ -58,10 +63,12 @@ class Breaker:
         "_slot",
         "_slot_end",
         "_successes",
+        "closed_at",
         "reason",
         "state",
         "tripped_at",
         "until",
+        "watched",
     )
 
     def __init__(self, rng: Random) -> None:
@@ -70,12 +77,15 @@ class Breaker:
         """When a probe is due, if open."""
         self.tripped_at = 0.0
         """When it last left `closed`; a failed probe does not change it."""
+        self.closed_at = float("-inf")
+        """When it last came back to `closed`."""
         self.reason = ""
         """Why it last changed."""
+        self.watched = False
+        """Somebody asks the endpoint itself: no attempt is needed as a probe."""
         self._rng = rng
         self._run = 0
         self._ejections = 0
-        self._closed_at = float("-inf")
         self._since = 0
         self._probe = 0
         self._successes = [0] * _SLOTS
@@ -85,14 +95,30 @@ class Breaker:
 
     def admits(self, now: float) -> bool:
         """Whether an attempt may begin; if the breaker is open, that attempt will be its probe."""
-        return self.state is _CLOSED or (self.state is _OPEN and now >= self.until)
+        return self.state is _CLOSED or (
+            self.state is _OPEN and now >= self.until and not self.watched
+        )
 
     def begin(self, now: float, ticket: int) -> bool:
         """An attempt begins while the breaker is not closed. True if the state changed."""
-        if self.state is not _OPEN or now < self.until:
+        if self.state is not _OPEN or now < self.until or self.watched:
             return False
+        self.ask(ticket)
+        return True
+
+    def ask(self, ticket: int, reason: str = "one attempt probes") -> None:
+        """The probe with this ticket begins, be it an attempt or a question."""
         self.state = _HALF_OPEN
+        self.reason = reason
         self._probe = ticket
+
+    def answered(self, now: float, ticket: int, latest: int, fault: str) -> bool:
+        """A question has its answer, "" for a good one. True if the state changed: attempts may have been quicker."""
+        if self.state is not _HALF_OPEN or ticket != self._probe:
+            return False
+        if fault:
+            return self._probe_failed(now, ticket, latest, f"the probe failed: {fault}")
+        self._close(now, latest, "the probe succeeded")
         return True
 
     def succeeded(self, now: float, ticket: int, latest: int) -> bool:
@@ -105,13 +131,7 @@ class Breaker:
                 self._advance(now)
             self._successes[self._slot] += 1
             return False
-        self.state = _CLOSED
-        self.reason = "an attempt succeeded"
-        self._since = latest
-        self._closed_at = now
-        self._run = 0
-        self._successes = [0] * _SLOTS
-        self._failures = [0] * _SLOTS
+        self._close(now, latest, "an attempt succeeded")
         return True
 
     def failed(self, now: float, ticket: int, latest: int) -> bool:
@@ -124,12 +144,14 @@ class Breaker:
         """No strike, yet a throttled probe has failed: traffic would be throttled as well. True if changed."""
         return self.state is not _CLOSED and self._probe_failed(now, ticket, latest)
 
-    def given_back(self, now: float, ticket: int) -> bool:
+    def given_back(
+        self, now: float, ticket: int, reason: str = "the probe ended without a verdict"
+    ) -> bool:
         """The attempt ended without a verdict. True if it was the probe, so that the next one may be it."""
         if self.state is not _HALF_OPEN or ticket != self._probe:
             return False
         self.state = _OPEN
-        self.reason = "the probe ended without a verdict"
+        self.reason = reason
         self.until = now
         return True
 
@@ -146,16 +168,27 @@ class Breaker:
             if total < SAMPLES or total - failures >= SHARE * total:
                 return False
             self.reason = f"{failures} of {total} attempts failed within {WINDOW:.0f} s"
-        if now - self._closed_at > WINDOW:
+        if now - self.closed_at > WINDOW:
             self._ejections = 0
         self.tripped_at = now
         self._eject(now, latest)
         return True
 
-    def _probe_failed(self, now: float, ticket: int, latest: int) -> bool:
+    def _close(self, now: float, latest: int, reason: str) -> None:
+        self.state = _CLOSED
+        self.reason = reason
+        self._since = latest
+        self.closed_at = now
+        self._run = 0
+        self._successes = [0] * _SLOTS
+        self._failures = [0] * _SLOTS
+
+    def _probe_failed(
+        self, now: float, ticket: int, latest: int, reason: str = "the probe failed"
+    ) -> bool:
         if self.state is not _HALF_OPEN or ticket != self._probe:
             return False
-        self.reason = "the probe failed"
+        self.reason = reason
         self._eject(now, latest)
         return True
 

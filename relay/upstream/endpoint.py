@@ -11,15 +11,14 @@ pauses, load and averages stay. Rules that hold here:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from hashlib import blake2b
 from math import inf
 from pathlib import Path
 from random import Random
 from typing import Final
 
 from relay.upstream.account import Account, Park
-from relay.upstream.address import Address, parse
-from relay.upstream.breaker import Breaker, State
+from relay.upstream.address import Address, parse, seed
+from relay.upstream.breaker import RAMP, Breaker, State
 from relay.upstream.percentile import Silences
 from relay.upstream.verdicts import Effect, Failure, Verdict
 
@@ -69,6 +68,7 @@ class Endpoint:
         "name",
         "park",
         "port",
+        "ramp_from",
         "request_head",
         "seed",
         "silences",
@@ -84,7 +84,7 @@ class Endpoint:
     total: float
     """The timeouts, seconds."""
     max_concurrent: int | None
-    """Attempts in flight that the account allows, as this upstream's entry says."""
+    """Attempts in flight that the account allows: the least that an upstream of it names."""
     ceiling: int
     """The same as a number; where workers share it out, this one's part."""
 
@@ -120,15 +120,17 @@ class Endpoint:
         self.breaker = breaker
         self.park = Park()
         """Of the credential."""
-        self.held_until = 0.0
+        self.held_until = -inf
         """The end of the time it asked to be left alone for (a 503's Retry-After)."""
         self.inflight = 0
         self.ttft = 0.0
         """Moving average, seconds; 0 as long as nothing is known."""
+        self.ramp_from = -inf
+        """When it came back, or will, from being left alone: its share grows for `RAMP` seconds (see `balance`)."""
         self.silences: Silences | None = None
         """Its times to first token, if somebody hedges by them."""
         self.clear_from = 0.0
-        """From when on nothing of its own stands in the way; infinite while the breaker is not closed."""
+        """From when on nothing of its own stands in the way of its whole share; infinite while it is ejected."""
         self._forbidden = 0
         self._listener = listener
 
@@ -144,21 +146,28 @@ class Endpoint:
         account.inflight += 1
         account.begun = ticket = account.begun + 1
         if self.breaker.state is not _CLOSED and self.breaker.begin(now, ticket):
-            self._tell(State.HALF_OPEN.value, "one attempt probes")
+            self._tell(State.HALF_OPEN.value, self.breaker.reason)
         return ticket
 
     def committed(self, now: float, ticket: int) -> None:
         """The attempt brought content. Enough for a probe: its stream may go on for minutes."""
         breaker = self.breaker
         if breaker.state is not _CLOSED and breaker.succeeded(now, ticket, self.account.begun):
-            self._moved()
+            self.moved()
+
+    def spoke(self, seconds: float, overtaken: bool = False) -> None:
+        """A stream had its first token after so long; or none so far, when another has `overtaken` it."""
+        average = self.ttft
+        if not overtaken or seconds > average:
+            self.ttft = average + (seconds - average) * LEARNING if average else seconds
+        if self.silences is not None:
+            self.silences.add(seconds)
 
     def end(
         self,
         now: float,
         verdict: Verdict,
         failure: Failure | None = None,
-        ttft: float | None = None,
         ticket: int | None = None,
     ) -> None:
         """An attempt ended. Without a ticket it counts as the newest; a straggler may then pass for the probe."""
@@ -167,19 +176,16 @@ class Endpoint:
         account.inflight -= 1
         if account.queue is not None and account.queue.waiting:
             account.queue.freed(now)
-        if ttft is not None:
-            average = self.ttft
-            self.ttft = average + (ttft - average) * LEARNING if average else ttft
         latest = account.begun
         if ticket is None:
             ticket = latest
         if verdict is _OK:
             if self.breaker.succeeded(now, ticket, latest):
-                self._moved()
+                self.moved()
             if self._forbidden or self.park.until or account.park.until:
                 self._proved(ticket)
         elif self._judge(now, verdict, ticket, latest):
-            self._moved()
+            self.moved()
         if failure is not None:
             self._apply(failure, now)
 
@@ -232,14 +238,17 @@ class Endpoint:
             self.account.survey()
             self._tell(self.breaker.state.value, "accepted again")
 
-    def _moved(self) -> None:
+    def moved(self) -> None:
+        """The breaker has changed."""
         breaker = self.breaker
         self._survey()
         self._tell(breaker.state.value, breaker.reason)
 
     def _survey(self) -> None:
-        clear = max(self.park.until, self.held_until)
-        self.clear_from = clear if self.breaker.state is _CLOSED else inf
+        breaker = self.breaker
+        self.ramp_from = max(breaker.closed_at, self.held_until)
+        clear = max(self.park.until, self.ramp_from + RAMP)
+        self.clear_from = clear if breaker.state is _CLOSED else inf
 
     def _tell(self, state: str, reason: str) -> None:
         if self._listener is not None:
@@ -354,7 +363,7 @@ class Directory:
             )
             endpoint.ca_file = ca_file
             endpoint.demo = demo
-            endpoint.seed = _seed(upstream, endpoint.authority, endpoint.base_path, credential)
+            endpoint.seed = seed(upstream, endpoint.authority, endpoint.base_path, credential)
         endpoint.connect = connect
         endpoint.first_token = first_token
         endpoint.idle = idle
@@ -387,8 +396,3 @@ class Directory:
             number += 1
             label = f"{upstream}#{number}"
         return label
-
-
-def _seed(upstream: str, authority: bytes, path: bytes, credential: str | None) -> int:
-    parts = (upstream.encode(), authority, path, (credential or "").encode("utf-8", "replace"))
-    return int.from_bytes(blake2b(b"\0".join(parts), digest_size=8).digest(), "big")

@@ -59,19 +59,23 @@ reset_before_first_event = _wire("reset_before_first_event", _PAID, _STRIKE, Bad
 stale_conn = _wire("stale_conn", _FREE, Effect.NONE, UpstreamUnreachable)
 first_token_timeout = _wire("first_token_timeout", _PAID, _STRIKE, UpstreamTimeout)
 answer_timeout = _wire("first_token_timeout", _PAID, _STRIKE, UpstreamTimeout)
+hurried = _wire("first_token_timeout", _PAID, Effect.NONE, UpstreamTimeout)
+hurried_dial = _wire("connect_timeout", _FREE, Effect.NONE, UpstreamUnreachable)
+"""Silence that only this client found too long: whoever asks for 1 ms must not eject an upstream for the others."""
 bad_framing = _wire("bad_framing", _PAID, _STRIKE, BadUpstreamResponse)
 bad_content_type = _wire("bad_content_type", _PAID, _STRIKE, BadUpstreamResponse)
 bad_status = _wire("bad_status", _PAID, _STRIKE, BadUpstreamResponse)
 redirect = _wire("redirect", _FREE, _STRIKE, BadUpstreamResponse)
 truncated = _wire("upstream_truncated", _PAID, _STRIKE, BadUpstreamResponse)
 empty_stream = _wire("upstream_truncated", _PAID, _STRIKE, BadUpstreamResponse)
-line_too_long = _wire("line_too_long", _NEVER, _STRIKE, BadUpstreamResponse)
+line_too_long = _wire("line_too_long", _PAID, _STRIKE, BadUpstreamResponse)
 encoded = _wire("encoded", _PAID, _STRIKE, BadUpstreamResponse)
 
 _reset = _wire("upstream_reset", _NEVER, _STRIKE, UpstreamFailed)
 _silent = _wire("idle_timeout", _NEVER, _STRIKE, UpstreamTimeout)
 _cut = _wire("upstream_truncated", _NEVER, _STRIKE, BadUpstreamResponse)
 _garbled = _wire("bad_framing", _NEVER, _STRIKE, BadUpstreamResponse)
+_overlong = _wire("line_too_long", _NEVER, _STRIKE, BadUpstreamResponse)
 _undecoded = _wire("encoded", _NEVER, _STRIKE, BadUpstreamResponse)
 _broke = _wire("error_event", _NEVER, _STRIKE, UpstreamFailed)
 
@@ -93,7 +97,7 @@ _AFTER_COMMIT: dict[str, Callable[[], Failure]] = {
     "idle_timeout": _silent,
     "upstream_truncated": _cut,
     "bad_framing": _garbled,
-    "line_too_long": line_too_long,
+    "line_too_long": _overlong,
     "encoded": _undecoded,
     "error_event": _broke,
 }

@@ -58,6 +58,14 @@ class Member:
             return self._looked_at(now)
         return account.inflight < endpoint.ceiling
 
+    def steady(self, now: float) -> bool:
+        """Usable at first sight: no obstacle that has to be looked at, and not just coming back."""
+        endpoint = self.endpoint
+        account = endpoint.account
+        if endpoint.clear_from > now or account.clear_from > now or self.absent_until > now:
+            return False
+        return account.inflight < endpoint.ceiling
+
     def _looked_at(self, now: float) -> bool:
         return self.absent_until <= now and self.endpoint.well(now) and self.allowed(now)
 
@@ -76,11 +84,10 @@ class Member:
         now: float,
         verdict: Verdict,
         failure: Failure | None = None,
-        ttft: float | None = None,
         ticket: int | None = None,
     ) -> None:
         """An attempt ended: the endpoint's part and the model's."""
-        self.endpoint.end(now, verdict, failure, ttft, ticket)
+        self.endpoint.end(now, verdict, failure, ticket)
         if failure is not None:
             self.apply(failure, now)
 

@@ -214,7 +214,7 @@ class Shares:
 
 
 def limits_of(endpoints: Iterable[Endpoint]) -> dict[str, int]:
-    """The permits of each account that has a limit: where its upstreams name several, the largest."""
+    """The permits of each account that has a limit: it is the same for all its endpoints, see `Config.most_at_once`."""
     limits: dict[str, int] = {}
     for endpoint in endpoints:
         if endpoint.max_concurrent is not None:

@@ -43,29 +43,37 @@ const scenarios = {
       .withResponse();
     return { async: data, request_id: response.headers.get("x-request-id") };
   },
+  // Streams that the relay had to break off, one for each of MODELS: what is raised, null for nothing.
   broken: async () => {
-    const found = {};
-    let seen = 0;
-    try {
-      const stream = await client().chat.completions.create({ model, messages, stream: true });
-      for await (const _ of stream) seen += 1;
-    } catch (error) {
-      found.async = { ...failure(error), seen };
-    }
-    const response = await fetch(`${baseURL}/chat/completions`, {
-      method: "POST",
-      headers: { authorization: `Bearer ${apiKey}`, "content-type": "application/json" },
-      body: JSON.stringify({ model, messages, stream: true }),
-    });
-    let text = "";
-    try {
-      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-      for (let part = await reader.read(); !part.done; part = await reader.read()) text += part.value;
-      found.fetch = { rejected: false, text };
-    } catch (error) {
-      found.fetch = { rejected: true, class: error.constructor.name, text };
-    }
-    return found;
+    const through = async (model) => {
+      let seen = 0;
+      try {
+        const stream = await client().chat.completions.create({ model, messages, stream: true });
+        for await (const _ of stream) seen += 1;
+      } catch (error) {
+        return { ...failure(error), seen };
+      }
+      return null;
+    };
+    const bare = async (model) => {
+      const response = await fetch(`${baseURL}/chat/completions`, {
+        method: "POST",
+        headers: { authorization: `Bearer ${apiKey}`, "content-type": "application/json" },
+        body: JSON.stringify({ model, messages, stream: true }),
+      });
+      let text = "";
+      try {
+        const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+        for (let part = await reader.read(); !part.done; part = await reader.read()) text += part.value;
+      } catch (error) {
+        return { class: error.constructor.name, text };
+      }
+      return null;
+    };
+    const models = process.env.MODELS.split(",");
+    const each = async (call) =>
+      Object.fromEntries(await Promise.all(models.map(async (name) => [name, await call(name)])));
+    return { async: await each(through), fetch: await each(bare) };
   },
   refused: async () => {
     try {

@@ -61,11 +61,16 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
+class HalfClose:
+    """Sends a FIN and keeps reading."""
+
+
+@dataclass(frozen=True, slots=True)
 class Stall:
     """Says nothing more until the peer leaves."""
 
 
-Step = Send | Flood | Gate | Pause | Do | Reset | Close | Stall
+Step = Send | Flood | Gate | Pause | Do | Reset | Close | HalfClose | Stall
 Script = Sequence[Step]
 
 # --- bytes ------------------------------------------------------------------------------------

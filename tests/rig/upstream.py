@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import ssl
 import struct
 from collections import deque
 from collections.abc import Callable
@@ -19,7 +20,19 @@ from typing import Any, Self
 
 from tests.rig import scripts
 from tests.rig.deadlines import within
-from tests.rig.scripts import Close, Do, Flood, Gate, Pause, Reset, Script, Send, Stall, Step
+from tests.rig.scripts import (
+    Close,
+    Do,
+    Flood,
+    Gate,
+    HalfClose,
+    Pause,
+    Reset,
+    Script,
+    Send,
+    Stall,
+    Step,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +118,24 @@ def model_like(request: Request) -> Script:
 
 
 class Upstream:
-    """`script` answers every request; `then(...)` puts scripts in front of it, one per request."""
+    """`script` answers every request; `then(...)` puts scripts in front of it, one per request.
 
-    def __init__(self, script: Script | Player = model_like, host: str = "127.0.0.1") -> None:
+    `hasty` is asked at the head of a connection's first request: one that it has a script for is answered then and
+    there, and its body is never read.
+    """
+
+    def __init__(
+        self,
+        script: Script | Player = model_like,
+        host: str = "127.0.0.1",
+        *,
+        tls: ssl.SSLContext | None = None,
+        hasty: Callable[[Request], Script | None] | None = None,
+    ) -> None:
         self.script = script
+        self.hasty = hasty
         self._host = host
+        self._tls = tls
         self.exchanges: list[Exchange] = []
         self.connections = 0
         self.port = 0
@@ -122,7 +148,7 @@ class Upstream:
     @property
     def base_url(self) -> str:
         host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self.port}/v1"
+        return f"http{'s' if self._tls else ''}://{host}:{self.port}/v1"
 
     def then(self, *each: Script) -> None:
         """Plays these to the next requests, one each, before `script` answers again."""
@@ -136,7 +162,9 @@ class Upstream:
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Wire(self), self._host, self.port)
+        self._server = await loop.create_server(
+            lambda: _Wire(self), self._host, self.port, ssl=self._tls
+        )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -167,12 +195,13 @@ class Upstream:
     def disconnected(self, wire: _Wire) -> None:
         self._wires.discard(wire)
 
-    def received(self, exchange: Exchange, wire: _Wire) -> None:
+    def received(self, exchange: Exchange, wire: _Wire, script: Script | None = None) -> None:
         self.exchanges.append(exchange)
-        if self._next:
-            script = self._next.popleft()
-        else:
-            script = self.script(exchange.request) if callable(self.script) else self.script
+        if script is None:
+            if self._next:
+                script = self._next.popleft()
+            else:
+                script = self.script(exchange.request) if callable(self.script) else self.script
         loop = asyncio.get_running_loop()
         for work in (wire.play(exchange, script), self._tell()):
             task = loop.create_task(work)
@@ -234,12 +263,21 @@ class _Wire(asyncio.Protocol):
         if end < 0:
             return
         head = bytes(self._held[:end])
+        now = asyncio.get_running_loop().time()
+        if self._upstream.hasty is not None and self._current is None:
+            request = Request(head, b"", self._number, now)
+            script = self._upstream.hasty(request)
+            if script is not None:
+                assert self._transport is not None
+                self._transport.pause_reading()
+                self._current = Exchange(request)
+                self._upstream.received(self._current, self, script)
+                return
         length = int(Request(head, b"", 0, 0.0).headers.get("content-length", "0"))
         if len(self._held) < end + 4 + length:
             return
         body = bytes(self._held[end + 4 : end + 4 + length])
         del self._held[: end + 4 + length]
-        now = asyncio.get_running_loop().time()
         self._current = Exchange(Request(head, body, self._number, now))
         self._upstream.received(self._current, self)
 
@@ -280,6 +318,8 @@ class _Wire(asyncio.Protocol):
                 transport.abort()
             case Close():
                 transport.close()
+            case HalfClose():
+                transport.write_eof()
 
     def _write(self, exchange: Exchange, data: bytes) -> None:
         assert self._transport is not None

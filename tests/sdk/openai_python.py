@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 openai: Any = importlib.import_module("openai")
@@ -78,25 +79,39 @@ def plain() -> dict[str, Any]:
 
 
 def broken() -> dict[str, Any]:
-    """A stream that the relay had to break off: what each client raises, whatever its class."""
+    """Streams that the relay had to break off, one for each of `MODELS`: what each client raises, None for nothing."""
+    models = os.environ["MODELS"].split(",")
+    shared = client()
 
-    async def in_async() -> None:
+    def in_sync(model: str) -> Any:
+        seen = 0
+        try:
+            for _ in shared.chat.completions.create(model=model, stream=True, messages=MESSAGES):
+                seen += 1
+        except Exception as error:
+            return failure(error) | {"seen": seen}
+        return None
+
+    async def in_async(own: Any, model: str) -> Any:
+        seen = 0
+        try:
+            async for _ in await own.chat.completions.create(
+                model=model, stream=True, messages=MESSAGES
+            ):
+                seen += 1
+        except Exception as error:
+            return failure(error) | {"seen": seen}
+        return None
+
+    async def every() -> list[Any]:
         async with async_client() as own:
-            async for _ in await own.chat.completions.create(stream=True, **CALL):
-                pass
+            return await asyncio.gather(*(in_async(own, model) for model in models))
 
-    found: dict[str, Any] = {}
-    seen = 0
-    try:
-        for _ in client().chat.completions.create(stream=True, **CALL):
-            seen += 1
-    except Exception as error:
-        found["sync"] = failure(error) | {"seen": seen}
-    try:
-        asyncio.run(in_async())
-    except Exception as error:
-        found["async"] = failure(error)
-    return found
+    with ThreadPoolExecutor(8) as pool:
+        return {
+            "sync": dict(zip(models, pool.map(in_sync, models), strict=True)),
+            "async": dict(zip(models, asyncio.run(every()), strict=True)),
+        }
 
 
 def refused() -> dict[str, Any] | None:
