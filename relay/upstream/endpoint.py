@@ -152,6 +152,7 @@ class Endpoint:
     def committed(self, now: float, ticket: int) -> None:
         """The attempt brought content. Enough for a probe: its stream may go on for minutes."""
         breaker = self.breaker
+        breaker.outrun_row = 0
         if breaker.state is not _CLOSED and breaker.succeeded(now, ticket, self.account.begun):
             self.moved()
 
@@ -190,6 +191,8 @@ class Endpoint:
             return self.breaker.failed(now, ticket, latest)
         if verdict is _OVERLOADED:
             return self.breaker.throttled(now, ticket, latest)
+        if verdict is Verdict.OUTRUN:
+            return self.breaker.outrun(now, ticket, latest)
         return self.breaker.given_back(now, ticket)
 
     # -- what failures do to it --
