@@ -156,12 +156,19 @@ class Endpoint:
         if breaker.state is not _CLOSED and breaker.succeeded(now, ticket, self.account.begun):
             self.moved()
 
+    def spoke(self, seconds: float, overtaken: bool = False) -> None:
+        """A stream had its first token after so long; or none so far, when another has `overtaken` it."""
+        average = self.ttft
+        if not overtaken or seconds > average:
+            self.ttft = average + (seconds - average) * LEARNING if average else seconds
+        if self.silences is not None:
+            self.silences.add(seconds)
+
     def end(
         self,
         now: float,
         verdict: Verdict,
         failure: Failure | None = None,
-        ttft: float | None = None,
         ticket: int | None = None,
     ) -> None:
         """An attempt ended. Without a ticket it counts as the newest; a straggler may then pass for the probe."""
@@ -170,9 +177,6 @@ class Endpoint:
         account.inflight -= 1
         if account.queue is not None and account.queue.waiting:
             account.queue.freed(now)
-        if ttft is not None:
-            average = self.ttft
-            self.ttft = average + (ttft - average) * LEARNING if average else ttft
         latest = account.begun
         if ticket is None:
             ticket = latest

@@ -12,7 +12,7 @@ import json
 import sys
 from typing import Any
 
-from tests.faults.figures.load import PATIENCE, Load, call, quantile, relay
+from tests.faults.figures.load import PATIENCE, Load, call, quantile, relay, until
 from tests.rig import scripts as say
 from tests.rig.raw_client import KEY
 from tests.rig.relay_process import Fields, RelayProcess, config
@@ -50,8 +50,12 @@ async def one(*, greedy: int = 1000, places: int = 4, quiet: int = 20) -> dict[s
                 assert seen.good, seen
             waiting = (await process.metrics())['relay_queue_depth{upstream="a"}']
             await load.leave()
-            mine = [line for line in process.calls if line["key"] == "quiet"]
-            waits = [line.get("queue_ms", 0.0) / 1000 / SERVICE for line in mine]
+
+            def mine() -> list[Fields]:
+                return [line for line in process.calls if line["key"] == "quiet"]
+
+            assert await until(lambda: len(mine()) == quiet, PATIENCE), "a call has no line"
+            waits = [line.get("queue_ms", 0.0) / 1000 / SERVICE for line in mine()]
     return {
         "greedy_calls": greedy,
         "places": places,
