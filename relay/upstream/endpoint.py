@@ -243,15 +243,13 @@ class Endpoint:
 
     def moved(self) -> None:
         """The breaker has changed."""
-        breaker = self.breaker
         self._survey()
-        self._tell(breaker.state.value, breaker.reason)
+        self._tell(self.breaker.state.value, self.breaker.reason)
 
     def _survey(self) -> None:
-        breaker = self.breaker
-        self.ramp_from = max(breaker.closed_at, self.held_until)
+        self.ramp_from = max(self.breaker.closed_at, self.held_until)
         clear = max(self.park.until, self.ramp_from + RAMP)
-        self.clear_from = clear if breaker.state is _CLOSED else inf
+        self.clear_from = clear if self.breaker.state is _CLOSED else inf
 
     def _tell(self, state: str, reason: str) -> None:
         if self._listener is not None:
