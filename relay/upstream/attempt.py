@@ -137,13 +137,16 @@ class Attempt:
         else:
             self._open()
 
-    def cancel(self, overtaken: bool = False) -> None:
-        """Gives up without a verdict: the client left, or another attempt won, which has `overtaken` this one."""
+    def cancel(self, overtaken: bool = False, outrun: bool = False) -> None:
+        """Gives up without a verdict: the client left, or another attempt won, which has `overtaken` this one.
+
+        `outrun`: and had begun later.
+        """
         if not self.over:
             if overtaken:
                 self.member.endpoint.spoke(monotonic() - self.started, overtaken=True)
             self._finish()
-            self.close(failures.CANCELLED, None)
+            self.close(failures.CANCELLED, failures.outrun() if outrun else None)
 
     def take(self) -> tuple[Connection | None, EventSplitter | None, Inflater | None]:
         """Hands on the connection and what decodes it, after the commit."""

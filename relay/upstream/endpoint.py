@@ -152,6 +152,7 @@ class Endpoint:
     def committed(self, now: float, ticket: int) -> None:
         """The attempt brought content. Enough for a probe: its stream may go on for minutes."""
         breaker = self.breaker
+        breaker.outrun_row = 0
         if breaker.state is not _CLOSED and breaker.succeeded(now, ticket, self.account.begun):
             self.moved()
 
@@ -194,6 +195,8 @@ class Endpoint:
             return self.breaker.failed(now, ticket, latest)
         if verdict is _OVERLOADED:
             return self.breaker.throttled(now, ticket, latest)
+        if verdict is Verdict.OUTRUN:
+            return self.breaker.outrun(now, ticket, latest)
         return self.breaker.given_back(now, ticket)
 
     # -- what failures do to it --
@@ -240,15 +243,13 @@ class Endpoint:
 
     def moved(self) -> None:
         """The breaker has changed."""
-        breaker = self.breaker
         self._survey()
-        self._tell(breaker.state.value, breaker.reason)
+        self._tell(self.breaker.state.value, self.breaker.reason)
 
     def _survey(self) -> None:
-        breaker = self.breaker
-        self.ramp_from = max(breaker.closed_at, self.held_until)
+        self.ramp_from = max(self.breaker.closed_at, self.held_until)
         clear = max(self.park.until, self.ramp_from + RAMP)
-        self.clear_from = clear if breaker.state is _CLOSED else inf
+        self.clear_from = clear if self.breaker.state is _CLOSED else inf
 
     def _tell(self, state: str, reason: str) -> None:
         if self._listener is not None:

@@ -64,6 +64,7 @@ answer_timeout = _wire("first_token_timeout", _PAID, _STRIKE, UpstreamTimeout)
 hurried = _wire("first_token_timeout", _PAID, Effect.NONE, UpstreamTimeout)
 hurried_dial = _wire("connect_timeout", _FREE, Effect.NONE, UpstreamUnreachable)
 """Silence that only this client found too long: whoever asks for 1 ms must not eject an upstream for the others."""
+outrun = _wire("cancelled", _NEVER, Effect.OUTRUN, UpstreamTimeout)
 bad_framing = _wire("bad_framing", _PAID, _STRIKE, BadUpstreamResponse)
 bad_content_type = _wire("bad_content_type", _PAID, _STRIKE, BadUpstreamResponse)
 bad_status = _wire("bad_status", _PAID, _STRIKE, BadUpstreamResponse)
