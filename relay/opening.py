@@ -204,7 +204,7 @@ class Opening(Waits):
             if attempt.sent:
                 tokens = len(self.call.body) // BYTES_A_TOKEN
                 self._route.memory.wasted(attempt.member.endpoint.name, tokens)
-            attempt.cancel(overtaken=True)
+            attempt.cancel(overtaken=True, outrun=attempt.started < winner.started)
             self.call.record.tried(attempt.record())
         self._attempts = []
 

@@ -54,8 +54,10 @@ PERSISTS: Final = 0.5
 """Seconds for which it must be late: a rush of a few hundred calls is over by then."""
 CROWD: Final = 16
 """Calls under way with fewer than which it is not calls that make the loop late."""
+FIRST: Final = 0.5
+"""What is let in is cut to this part of all when it begins to be late…"""
 LESS: Final = 0.3
-"""What is let in is cut to this part of itself in a second that is late…"""
+"""…to this part of itself in each further second that is…"""
 MORE: Final = 0.125
 """…and grows by this part of all in a second that is in time: the way in which TCP finds a rate that fits."""
 LEAST: Final = 1 / 32
@@ -260,7 +262,7 @@ class Overload:
         if calls < CROWD or self.late < IN_TIME:
             self.share = min(1.0, self.share + MORE * step)
         elif self.late > LATE and since >= 0.0 and now - since >= PERSISTS:
-            self.share = max(LEAST, self.share * LESS**step)
+            self.share = FIRST if self.share == 1.0 else max(LEAST, self.share * LESS**step)
         return self.share < 1.0
 
     def _wait(self, least: float) -> float:

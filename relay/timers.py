@@ -20,6 +20,9 @@ TICK: Final = 0.02
 ROUNDING: Final = 0.001
 """Seconds by which a timer of the loop may come early."""
 
+STALLED: Final = 0.1
+"""Seconds late from which on a tick lets the loop read its sockets first."""
+
 NEVER: Final = -1
 """The slot of an object that is in no wheel."""
 
@@ -36,12 +39,13 @@ class Timed(Protocol):
 class Wheel:
     """Lives as long as its loop; sleeps when nothing is due."""
 
-    __slots__ = ("_handle", "_loop", "_next", "_slots", "on_lag")
+    __slots__ = ("_handle", "_loop", "_next", "_slots", "_yielded", "on_lag")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._slots: dict[int, set[Timed]] = {}
         self._next = 0
+        self._yielded = False
         self._handle: asyncio.TimerHandle | None = None
         self.on_lag: Callable[[float], None] | None = None
         """Told at every tick how many seconds late the loop ran it."""
@@ -83,6 +87,12 @@ class Wheel:
     def _tick(self) -> None:
         now = self._loop.time()
         late = max(0.0, now - self._next * TICK)
+        if late > STALLED and not self._yielded:
+            # The silence was ours: what has come meanwhile waits unread, and timers run before sockets.
+            self._yielded = True
+            self._handle = self._loop.call_later(ROUNDING, self._tick)
+            return
+        self._yielded = False
         try:
             self._turn(now)
             if self.on_lag is not None:

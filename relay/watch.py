@@ -24,13 +24,18 @@ TRIM_EVERY = 10.0
 class Watch:
     """Lives as long as the process."""
 
-    def __init__(self, port: Port, observe_lag: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        port: Port,
+        observe_lag: Callable[[float], None],
+        memory: MemoryGauge | None = None,
+    ) -> None:
         self._port = port
         self._overload = port.overload
         self._observe_lag = observe_lag
         self._limit = process.file_limit()
         self._most = self._overload.cap
-        self._memory = MemoryGauge()
+        self._memory = memory or MemoryGauge()
         self._trimmed = -TRIM_EVERY
 
     def configure(self, server: Server) -> None:

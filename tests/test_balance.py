@@ -100,9 +100,9 @@ def come_back(member: Member) -> None:
     endpoint = member.endpoint
     for _ in range(5):
         ticket = endpoint.begin(NOW - 60)
-        endpoint.end(NOW - 60, Verdict.FAILED, connect_refused(), None, ticket)
+        endpoint.end(NOW - 60, Verdict.FAILED, connect_refused(), ticket)
     assert endpoint.state(NOW - 60) == "open"
-    endpoint.end(NOW, Verdict.OK, None, None, endpoint.begin(NOW))
+    endpoint.end(NOW, Verdict.OK, None, endpoint.begin(NOW))
     assert endpoint.state(NOW) == "closed"
 
 
@@ -198,7 +198,7 @@ def test_after_a_503_that_asked_to_wait_the_share_grows_too() -> None:
     endpoint = pool[0].endpoint
     ticket = endpoint.begin(NOW - 5)
     asked = Failure("5xx", Retry.PAID, Effect.HOLD, UpstreamOverloaded(), 5.0)
-    endpoint.end(NOW - 5, Verdict.FAILED, asked, None, ticket)
+    endpoint.end(NOW - 5, Verdict.FAILED, asked, ticket)
 
     held = taken(STRATEGIES["weighted"], Tier(pool), NOW - 1, Random(3))
     back = taken(STRATEGIES["weighted"], Tier(pool), NOW, Random(3))

@@ -408,3 +408,45 @@ def test_an_answer_that_comes_after_the_state_has_moved_changes_nothing(fault: s
 
     assert not moved
     assert (rig.breaker.state, rig.breaker.closed_at) == (State.CLOSED, 6.0)
+
+
+# -- outrun by hedges --
+
+
+def outrun(rig: Rig, now: float) -> bool:
+    return rig.breaker.outrun(now, rig.begin(now), rig.latest)
+
+
+def test_a_row_of_attempts_that_hedges_outran_opens_it() -> None:
+    rig = Rig()
+
+    moved = [outrun(rig, 1.0) for _ in range(5)]
+
+    assert moved == [False, False, False, False, True]
+    assert rig.breaker.state is State.OPEN
+    assert rig.breaker.reason == "5 attempts in a row were silent, and outrun"
+
+
+def test_however_many_are_outrun_one_that_brings_a_token_in_between_keeps_it_closed() -> None:
+    rig = Rig()
+
+    for _ in range(100):
+        for _ in range(4):
+            assert not outrun(rig, 1.0)
+        rig.breaker.outrun_row = 0  # as `Endpoint.committed` says
+        rig.succeed(1.0)
+
+    assert rig.breaker.state is State.CLOSED
+
+
+def test_a_probe_that_is_outrun_has_failed_and_a_straggler_proves_nothing() -> None:
+    rig = Rig()
+    straggler = rig.begin(0.0)
+    rig.trip(0.0)
+    probe = rig.begin(6.0)
+
+    late = rig.breaker.outrun(6.0, straggler, rig.latest)
+    moved = rig.breaker.outrun(6.5, probe, rig.latest)
+
+    assert (late, moved) == (False, True)
+    assert rig.breaker.state is State.OPEN

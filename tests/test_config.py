@@ -210,6 +210,7 @@ def test_an_empty_file_means_the_defaults_of_the_design() -> None:
         Listen("127.0.0.1", 8081),
     )
     assert (server.workers, server.max_body) == ("auto", 32 * 1024 * 1024)
+    assert server.max_connections == "auto"
     assert server.trusted_proxies == [ip_network("127.0.0.1/32")]
     assert (server.drain.delay, server.drain.timeout) == (0, 600)
     assert config.observability.slow_first_token == 0.8
@@ -231,6 +232,8 @@ def test_an_option_without_a_value_counts_as_not_written() -> None:
         ("server.max_body", "64KiB", 65536),
         ("server.max_body", "1000", 1000),
         ("server.workers", "3", 3),
+        ("server.max_connections", "auto", "auto"),
+        ("server.max_connections", "5000", 5000),
         ("server.timeouts.header", "250ms", 0.25),
         ("server.timeouts.header", "1h30m", 5400.0),
         ("server.drain.delay", "0", 0.0),
@@ -278,6 +281,7 @@ def test_an_upstream_is_asked_itself_only_if_that_is_wanted() -> None:
         ),
         *("server: {max_body: 0}", "server: {max_body: 1.5MiB}", "server: {workers: 0}"),
         *("server: {workers: true}", "server: {timeouts: {header: 5}}"),
+        *("server: {max_connections: 0}", "server: {max_connections: many}"),
         *("server: {timeouts: {header: -5s}}", "server: {timeouts: {header: 0s}}"),
         *(
             "server: {cors: {allow_origins: [example.com]}}",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -36,6 +38,26 @@ def test_a_refused_connection_is_told_as_that() -> None:
             async with dials() as made:
                 assert await made.outcome(Target(port)) == "connect_refused"
                 assert not made.pool.open
+
+    play(scene())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_descriptor_that_we_lack_is_not_the_upstreams_fault(host: str) -> None:
+    async def scene() -> None:
+        async with server() as (port, _), dials() as made:
+            # The name is known, so that only the socket is missing.
+            assert isinstance(await made.outcome(Target(port, host)), Connection)
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            lowest = os.dup(0)
+            os.close(lowest)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+            try:
+                fault = await made.outcome(Target(port, host))
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+            assert fault == "no_descriptor"
 
     play(scene())
 

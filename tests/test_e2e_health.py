@@ -280,3 +280,52 @@ async def test_the_impatience_of_one_client_ejects_nobody(tmp_path: Path) -> Non
 
         assert (await relay.call_of(answer))["upstream"] == "first"
         assert states(await relay.metrics(), "first") == {"closed"}
+
+
+@scenario
+async def test_an_upstream_that_hangs_is_ejected_though_hedges_answer_for_it(
+    tmp_path: Path,
+) -> None:
+    pool = [{"upstream": "hung"}, {"upstream": "good", "tier": 1}]
+    models: Models = {"m": {"pool": pool, "hedge": {"after": "20ms", "budget": "100%"}}}
+    async with (
+        Upstream([Stall()]) as hung,
+        Upstream() as good,
+        RelayProcess(config({"hung": hung, "good": good}, models), tmp_path) as relay,
+    ):
+        answers = [await relay.chat() for _ in range(8)]
+
+        assert {answer.text for answer in answers} == {say.TEXT}
+        assert len(hung.exchanges) == 5
+        opened = await relay.log(lambda line: line.get("state") == "open")
+        assert opened["reason"] == "5 attempts in a row were silent, and outrun"
+        await relay.call_of(answers[-1])
+        metrics = await relay.metrics()
+        cancelled = [
+            value
+            for name, value in metrics.items()
+            if name.startswith("relay_upstream_attempts_total")
+            and 'upstream="hung"' in name
+            and 'result="cancelled"' in name
+        ]
+        assert cancelled == [5]
+
+
+@scenario
+async def test_an_upstream_that_brings_tokens_is_not_ejected_for_being_outrun_at_times(
+    tmp_path: Path,
+) -> None:
+    pool = [{"upstream": "slow"}, {"upstream": "good", "tier": 1}]
+    models: Models = {"m": {"pool": pool, "hedge": {"after": "100ms", "budget": "100%"}}}
+    async with (
+        Upstream() as slow,
+        Upstream() as good,
+        RelayProcess(config({"slow": slow, "good": good}, models), tmp_path) as relay,
+    ):
+        for _ in range(3):
+            slow.then(*[[Stall()]] * 4)
+            for _ in range(5):
+                assert (await relay.chat()).text == say.TEXT
+
+        assert len(slow.exchanges) == 15
+        assert states(await relay.metrics(), "slow") == {"closed"}

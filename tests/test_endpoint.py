@@ -47,7 +47,7 @@ def failing(effect: Effect, wait: float | None = None) -> Failure:
 
 def attempt(at: Endpoint, now: float, failure: Failure | None = None) -> None:
     ticket = at.begin(now)
-    at.end(now, OK if failure is None else failure.verdict, failure, None, ticket)
+    at.end(now, OK if failure is None else failure.verdict, failure, ticket)
 
 
 def trip(at: Endpoint, now: float = 0.0) -> None:
@@ -64,7 +64,7 @@ def test_load_is_held_from_the_beginning_to_the_end_of_an_attempt() -> None:
     tickets = [at.begin(0.0), at.begin(0.0)]
     held = (at.inflight, at.account.inflight)
     for ticket, verdict in zip(tickets, (OK, NONE), strict=True):
-        at.end(9.0, verdict, None, None, ticket)
+        at.end(9.0, verdict, None, ticket)
 
     assert held == (2, 2)
     assert (at.inflight, at.account.inflight) == (0, 0)
@@ -74,7 +74,7 @@ def test_load_is_held_from_the_beginning_to_the_end_of_an_attempt() -> None:
 def test_every_verdict_gives_the_load_back(verdict: Verdict) -> None:
     at = endpoint()
 
-    at.end(1.0, verdict, None, None, at.begin(0.0))
+    at.end(1.0, verdict, None, at.begin(0.0))
 
     assert (at.inflight, at.account.inflight) == (0, 0)
 
@@ -95,8 +95,18 @@ def test_the_average_ttft_starts_with_the_first_and_follows_the_newest() -> None
     at = endpoint()
 
     for seconds in (1.0, 2.0):
-        at.end(0.0, OK, None, seconds, at.begin(0.0))
+        at.spoke(seconds)
 
+    assert at.ttft == pytest.approx(1.2)
+
+
+def test_an_attempt_that_was_overtaken_was_at_least_as_slow_as_it_was_silent() -> None:
+    at = endpoint()
+    at.spoke(1.0)
+
+    at.spoke(0.5, overtaken=True)
+    assert at.ttft == 1.0
+    at.spoke(2.0, overtaken=True)
     assert at.ttft == pytest.approx(1.2)
 
 
@@ -132,7 +142,7 @@ def test_a_probe_that_brought_content_closes_before_its_stream_ends() -> None:
     at.committed(11.0, probe)
 
     assert at.state(11.0) == "closed"
-    at.end(600.0, OK, None, None, probe)
+    at.end(600.0, OK, None, probe)
     assert at.state(600.0) == "closed"
 
 
@@ -151,7 +161,7 @@ def test_a_throttled_probe_opens_again_for_longer() -> None:
     trip(at)
     probe = at.begin(10.0)
 
-    at.end(10.0, OVERLOADED, failing(Effect.PAUSE, 2.0), None, probe)
+    at.end(10.0, OVERLOADED, failing(Effect.PAUSE, 2.0), probe)
 
     assert at.breaker.until >= 15.0
     assert at.state(10.0) == "open"
@@ -161,7 +171,7 @@ def test_a_probe_whose_client_left_is_given_back() -> None:
     at = endpoint()
     trip(at)
 
-    at.end(11.0, NONE, None, None, at.begin(10.0))
+    at.end(11.0, NONE, None, at.begin(10.0))
 
     assert at.well(11.0)
 
@@ -242,7 +252,7 @@ def test_a_stream_from_before_a_park_does_not_end_it() -> None:
     old = at.begin(0.0)
     attempt(at, 1.0, failing(Effect.PARK_CREDENTIAL))
 
-    at.end(60.0, OK, None, 0.5, old)
+    at.end(60.0, OK, None, old)
 
     assert at.state(60.0) == "parked"
 
@@ -369,7 +379,8 @@ def test_a_reload_finds_the_endpoint_with_its_memory_and_gives_it_new_settings()
     known = directory()
     at = known.endpoint(upstream="u", base_url=URL, credential=KEY, max_concurrent=5)
     at.begin(0.0)
-    at.end(0.0, OK, None, 0.7, at.begin(0.0))
+    at.end(0.0, OK, None, at.begin(0.0))
+    at.spoke(0.7)
     trip(at)
     at.pause("m", 0.0, 9.0)
     at.connections = connections = object()
@@ -460,7 +471,7 @@ def test_an_attempt_of_a_forgotten_endpoint_still_ends_where_it_began() -> None:
     known.keep([])
     anew = known.endpoint(upstream="u", base_url=URL)
 
-    at.end(1.0, OK, None, None, ticket)
+    at.end(1.0, OK, None, ticket)
 
     assert (at.inflight, anew.inflight, anew.account.inflight) == (0, 0, 0)
 

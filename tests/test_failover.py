@@ -50,7 +50,7 @@ def tried(call: Failover, fault: Fault, now: float = NOW) -> list[str]:
         names.append(member.endpoint.name)
         ticket = member.begin(now)
         failure = fault()
-        member.end(now, failure.verdict, failure, None, ticket)
+        member.end(now, failure.verdict, failure, ticket)
         call.failed(failure, now)
     return names
 

@@ -69,7 +69,7 @@ def picked(count: int, strategy: str) -> Callable[[int], object]:
     def call(number: int) -> None:
         member = pool.pick(NOW, (), prompts[number], rng)
         assert member is not None
-        member.end(NOW, Verdict.OK, None, 0.1, member.begin(NOW))
+        member.end(NOW, Verdict.OK, None, member.begin(NOW))
 
     return call
 

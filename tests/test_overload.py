@@ -289,6 +289,7 @@ def test_a_balancer_is_not_told_of_a_few_that_are_refused() -> None:
     while process.overload.share == 1.0:
         process.turn(0.06)
     assert process.overload.short_of() == ["time"]
+    assert process.overload.share == 0.5
     assert not process.overload.is_unready(process.now + 10)
 
     process.turn(0.06, 40)

@@ -67,7 +67,7 @@ def failing(effect: Effect, wait: float | None = None) -> Failure:
 
 def end(at: Member, failure: Failure | None, now: float = NOW) -> None:
     ticket = at.begin(now)
-    at.end(now, Verdict.OK if failure is None else failure.verdict, failure, None, ticket)
+    at.end(now, Verdict.OK if failure is None else failure.verdict, failure, ticket)
 
 
 def eject(at: Member, now: float = NOW) -> None:
@@ -184,7 +184,7 @@ def test_max_concurrent_counts_what_is_in_flight_on_the_account() -> None:
     a.begin(NOW)
     ticket = b.begin(NOW)
     full = pick(pool)
-    b.end(NOW, Verdict.OK, None, None, ticket)
+    b.end(NOW, Verdict.OK, None, ticket)
 
     assert full is None
     assert pick(pool) is not None

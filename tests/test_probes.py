@@ -92,7 +92,7 @@ async def scene(answer: float = 5.0) -> AsyncIterator[Scene]:
 def eject(endpoint: Endpoint, now: float) -> None:
     for _ in range(5):
         ticket = endpoint.begin(now)
-        endpoint.end(now, Verdict.FAILED, connect_refused(), None, ticket)
+        endpoint.end(now, Verdict.FAILED, connect_refused(), ticket)
     assert endpoint.state(now) == "open"
 
 
@@ -268,7 +268,7 @@ async def test_an_answer_that_says_nothing_of_calls_leaves_the_probe_to_the_next
         now = here.loop.time()
         admitted = endpoint.well(now)
         here.look(now + 100)
-        endpoint.end(now, Verdict.OK, None, None, endpoint.begin(now))
+        endpoint.end(now, Verdict.OK, None, endpoint.begin(now))
 
         assert reason == f"a probe says nothing: {status}"
         assert admitted
@@ -329,7 +329,7 @@ async def test_a_parked_key_is_not_asked_with() -> None:
         here.watch(endpoint)
         now = here.loop.time()
         rejected = Failure("auth_failed", Retry.FREE, Effect.PARK_CREDENTIAL, NoUpstream())
-        endpoint.end(now, Verdict.NONE, rejected, None, endpoint.begin(now))
+        endpoint.end(now, Verdict.NONE, rejected, endpoint.begin(now))
 
         here.look(now + 100)
         parked = state(endpoint)
@@ -402,7 +402,7 @@ async def test_a_call_of_the_last_member_that_succeeds_is_quicker_than_the_probe
         asked = await upstream.exchange()
         now = here.loop.time()
 
-        endpoint.end(now, Verdict.OK, None, None, endpoint.begin(now))
+        endpoint.end(now, Verdict.OK, None, endpoint.begin(now))
         asked.open("answer")
         await asked.left()
 

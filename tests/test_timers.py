@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from time import monotonic
 
 import uvloop
 
-from relay.timers import NEVER, TICK, Wheel
+from relay.timers import NEVER, STALLED, TICK, Wheel
 
 
 class Item:
@@ -135,3 +137,39 @@ def test_it_turns_once_a_tick_and_never_spins() -> None:
     took, turns = uvloop.run(scene())
 
     assert turns <= took / TICK + 2
+
+
+def test_after_a_stall_of_ours_what_has_come_meanwhile_is_read_before_anybody_is_late() -> None:
+    async def scene() -> list[str]:
+        loop = asyncio.get_running_loop()
+        wheel, read = Wheel(loop), asyncio.Event()
+        told: list[tuple[str, float]] = []
+        item = Item(told, "silence", asyncio.Event())
+        (near, far), (busy, other) = socket.socketpair(), socket.socketpair()
+        start = loop.time()
+
+        class Reader(asyncio.Protocol):
+            def data_received(self, data: bytes) -> None:
+                wheel.drop(item)
+                read.set()
+
+        class Stall(asyncio.Protocol):
+            def data_received(self, data: bytes) -> None:
+                far.send(b"a token in time")
+                while monotonic() < start + 2 * TICK + 2 * STALLED:
+                    pass  # a collection, a host that sleeps
+
+        for sock in (near, busy):
+            sock.setblocking(False)
+        first, _ = await loop.create_connection(Reader, sock=near)
+        second, _ = await loop.create_connection(Stall, sock=busy)
+        wheel.add(item, start + 2 * TICK)
+        other.send(b"work")
+        async with asyncio.timeout(5):
+            await read.wait()
+        for end in (first, second, far, other):
+            end.close()
+        wheel.close()
+        return [name for name, _ in told]
+
+    assert uvloop.run(scene()) == []

@@ -137,14 +137,16 @@ class Attempt:
         else:
             self._open()
 
-    def cancel(self, overtaken: bool = False) -> None:
-        """Gives up without a verdict: the client left, or another attempt won, which has `overtaken` this one."""
+    def cancel(self, overtaken: bool = False, outrun: bool = False) -> None:
+        """Gives up without a verdict: the client left, or another attempt won, which has `overtaken` this one.
+
+        `outrun`: and had begun later.
+        """
         if not self.over:
-            silences = self.member.endpoint.silences
-            if overtaken and silences is not None:
-                silences.add(monotonic() - self.started)
+            if overtaken:
+                self.member.endpoint.spoke(monotonic() - self.started, overtaken=True)
             self._finish()
-            self.close(failures.CANCELLED, None)
+            self.close(failures.CANCELLED, failures.outrun() if outrun else None)
 
     def take(self) -> tuple[Connection | None, EventSplitter | None, Inflater | None]:
         """Hands on the connection and what decodes it, after the commit."""
@@ -156,11 +158,8 @@ class Attempt:
             return
         self.result = result
         now = monotonic()
-        # A plain answer's time is that of all its tokens.
-        timed = self.first_event and self._request.stream
-        ttft = self.first_event - self.started if timed else None
         verdict = failures.verdict_of(result, failure)
-        self.member.end(now, verdict, failure, ttft, self._ticket)
+        self.member.end(now, verdict, failure, self._ticket)
 
     def record(self) -> AttemptRecord:
         end = self.first_event or monotonic()
@@ -364,8 +363,9 @@ class Attempt:
         self.first_event = now = monotonic()
         endpoint = self.member.endpoint
         endpoint.committed(now, self._ticket)
-        if endpoint.silences is not None and self._request.stream:
-            endpoint.silences.add(now - self.started)
+        if self._request.stream:
+            # A plain answer's time is that of all its tokens.
+            endpoint.spoke(now - self.started)
         # Nothing is sent again: the prompt must not be held for the minutes of an answer.
         self._request.body = b""
         self._finish(keep=True)

@@ -64,6 +64,7 @@ class Breaker:
         "_slot_end",
         "_successes",
         "closed_at",
+        "outrun_row",
         "reason",
         "state",
         "tripped_at",
@@ -81,6 +82,8 @@ class Breaker:
         """When it last came back to `closed`."""
         self.reason = ""
         """Why it last changed."""
+        self.outrun_row = 0
+        """Attempts in a row that a hedge has outrun; whoever brings a token sets it back."""
         self.watched = False
         """Somebody asks the endpoint itself: no attempt is needed as a probe."""
         self._rng = rng
@@ -144,6 +147,23 @@ class Breaker:
         """No strike, yet a throttled probe has failed: traffic would be throttled as well. True if changed."""
         return self.state is not _CLOSED and self._probe_failed(now, ticket, latest)
 
+    def outrun(self, now: float, ticket: int, latest: int) -> bool:
+        """An attempt was silent until a later one elsewhere had won. True if the state changed.
+
+        No strike: the share of such ends depends on how soon one hedges. Without this row an upstream that hangs would
+        never be ejected, for nobody waits for it any more.
+        """
+        if self.state is not _CLOSED:
+            return self._probe_failed(now, ticket, latest)
+        if ticket <= self._since:
+            return False
+        self.outrun_row += 1
+        if self.outrun_row < RUN:
+            return False
+        self.reason = f"{RUN} attempts in a row were silent, and outrun"
+        self._trip(now, latest)
+        return True
+
     def given_back(
         self, now: float, ticket: int, reason: str = "the probe ended without a verdict"
     ) -> bool:
@@ -168,18 +188,21 @@ class Breaker:
             if total < SAMPLES or total - failures >= SHARE * total:
                 return False
             self.reason = f"{failures} of {total} attempts failed within {WINDOW:.0f} s"
+        self._trip(now, latest)
+        return True
+
+    def _trip(self, now: float, latest: int) -> None:
         if now - self.closed_at > WINDOW:
             self._ejections = 0
         self.tripped_at = now
         self._eject(now, latest)
-        return True
 
     def _close(self, now: float, latest: int, reason: str) -> None:
         self.state = _CLOSED
         self.reason = reason
         self._since = latest
         self.closed_at = now
-        self._run = 0
+        self._run = self.outrun_row = 0
         self._successes = [0] * _SLOTS
         self._failures = [0] * _SLOTS
 

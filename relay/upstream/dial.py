@@ -7,12 +7,13 @@ loop. Where names lead is `names`' business, whom TLS trusts is `tls`'.
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import ssl
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import aiohappyeyeballs
 
@@ -25,7 +26,10 @@ HAPPY_EYEBALLS_DELAY = 0.25
 """Seconds before the next address is tried beside the first (RFC 8305)."""
 
 Fault = str
-"""`dns_error`, `connect_refused`, `connect_timeout`, `tls_error`."""
+"""`dns_error`, `connect_refused`, `connect_timeout`, `tls_error`, `no_descriptor`."""
+
+_OUR_OWN: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+"""What this host is short of says nothing about an upstream."""
 
 Waiter = Callable[[Connection | None, Fault], None]
 
@@ -67,8 +71,10 @@ class Dialer:
             fault = "dns_error" if stage[0] == "dns_error" else "connect_timeout"
         except ssl.SSLError:
             fault = "tls_error"
-        except (OSError, UnicodeError):
+        except (OSError, UnicodeError) as error:
             fault = stage[0]
+            if isinstance(error, OSError) and error.errno in _OUR_OWN:
+                fault = "no_descriptor"
         except Exception as error:
             # A bug of ours must not leave the asker without an answer.
             pool.report(error)

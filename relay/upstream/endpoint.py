@@ -152,15 +152,23 @@ class Endpoint:
     def committed(self, now: float, ticket: int) -> None:
         """The attempt brought content. Enough for a probe: its stream may go on for minutes."""
         breaker = self.breaker
+        breaker.outrun_row = 0
         if breaker.state is not _CLOSED and breaker.succeeded(now, ticket, self.account.begun):
             self.moved()
+
+    def spoke(self, seconds: float, overtaken: bool = False) -> None:
+        """A stream had its first token after so long; or none so far, when another has `overtaken` it."""
+        average = self.ttft
+        if not overtaken or seconds > average:
+            self.ttft = average + (seconds - average) * LEARNING if average else seconds
+        if self.silences is not None:
+            self.silences.add(seconds)
 
     def end(
         self,
         now: float,
         verdict: Verdict,
         failure: Failure | None = None,
-        ttft: float | None = None,
         ticket: int | None = None,
     ) -> None:
         """An attempt ended. Without a ticket it counts as the newest; a straggler may then pass for the probe."""
@@ -169,9 +177,6 @@ class Endpoint:
         account.inflight -= 1
         if account.queue is not None and account.queue.waiting:
             account.queue.freed(now)
-        if ttft is not None:
-            average = self.ttft
-            self.ttft = average + (ttft - average) * LEARNING if average else ttft
         latest = account.begun
         if ticket is None:
             ticket = latest
@@ -190,6 +195,8 @@ class Endpoint:
             return self.breaker.failed(now, ticket, latest)
         if verdict is _OVERLOADED:
             return self.breaker.throttled(now, ticket, latest)
+        if verdict is Verdict.OUTRUN:
+            return self.breaker.outrun(now, ticket, latest)
         return self.breaker.given_back(now, ticket)
 
     # -- what failures do to it --
@@ -236,15 +243,13 @@ class Endpoint:
 
     def moved(self) -> None:
         """The breaker has changed."""
-        breaker = self.breaker
         self._survey()
-        self._tell(breaker.state.value, breaker.reason)
+        self._tell(self.breaker.state.value, self.breaker.reason)
 
     def _survey(self) -> None:
-        breaker = self.breaker
-        self.ramp_from = max(breaker.closed_at, self.held_until)
+        self.ramp_from = max(self.breaker.closed_at, self.held_until)
         clear = max(self.park.until, self.ramp_from + RAMP)
-        self.clear_from = clear if breaker.state is _CLOSED else inf
+        self.clear_from = clear if self.breaker.state is _CLOSED else inf
 
     def _tell(self, state: str, reason: str) -> None:
         if self._listener is not None:

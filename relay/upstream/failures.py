@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from relay.errors import (
     BadUpstreamResponse,
+    Overloaded,
     RelayError,
     UpstreamFailed,
     UpstreamTimeout,
@@ -52,6 +53,7 @@ _STRIKE = Effect.STRIKE
 
 connect_refused = _wire("connect_refused", _FREE, _STRIKE, UpstreamUnreachable)
 connect_timeout = _wire("connect_timeout", _FREE, _STRIKE, UpstreamUnreachable)
+no_descriptor = _wire("no_descriptor", _FREE, Effect.NONE, Overloaded)
 dns_error = _wire("dns_error", _FREE, _STRIKE, UpstreamUnreachable)
 tls_error = _wire("tls_error", _FREE, _STRIKE, UpstreamUnreachable)
 reset_before_headers = _wire("reset_before_headers", _PAID, _STRIKE, UpstreamUnreachable)
@@ -62,6 +64,7 @@ answer_timeout = _wire("first_token_timeout", _PAID, _STRIKE, UpstreamTimeout)
 hurried = _wire("first_token_timeout", _PAID, Effect.NONE, UpstreamTimeout)
 hurried_dial = _wire("connect_timeout", _FREE, Effect.NONE, UpstreamUnreachable)
 """Silence that only this client found too long: whoever asks for 1 ms must not eject an upstream for the others."""
+outrun = _wire("cancelled", _NEVER, Effect.OUTRUN, UpstreamTimeout)
 bad_framing = _wire("bad_framing", _PAID, _STRIKE, BadUpstreamResponse)
 bad_content_type = _wire("bad_content_type", _PAID, _STRIKE, BadUpstreamResponse)
 bad_status = _wire("bad_status", _PAID, _STRIKE, BadUpstreamResponse)
@@ -83,6 +86,7 @@ _BY_FAULT = {
     "connect_refused": connect_refused,
     "connect_timeout": connect_timeout,
     "dns_error": dns_error,
+    "no_descriptor": no_descriptor,
     "tls_error": tls_error,
     "reset_before_headers": reset_before_headers,
     "reset_before_first_event": reset_before_first_event,

@@ -84,11 +84,10 @@ class Member:
         now: float,
         verdict: Verdict,
         failure: Failure | None = None,
-        ttft: float | None = None,
         ticket: int | None = None,
     ) -> None:
         """An attempt ended: the endpoint's part and the model's."""
-        self.endpoint.end(now, verdict, failure, ttft, ticket)
+        self.endpoint.end(now, verdict, failure, ticket)
         if failure is not None:
             self.apply(failure, now)
 

@@ -36,6 +36,8 @@ class Effect(enum.Enum):
     FORBIDDEN = "forbidden"
     """A 403 that may be this one call's: only a row of them parks the credential."""
     MODEL_ABSENT = "model_absent"
+    OUTRUN = "outrun"
+    """Silent until a hedge that began later had brought a token: a row of them, with no token between, ejects."""
 
 
 class Verdict(enum.Enum):
@@ -44,6 +46,7 @@ class Verdict(enum.Enum):
     OK = "ok"
     FAILED = "failed"
     OVERLOADED = "overloaded"
+    OUTRUN = "outrun"
     NONE = "none"
 
 
@@ -51,6 +54,7 @@ _VERDICTS = {
     Effect.STRIKE: Verdict.FAILED,
     Effect.HOLD: Verdict.FAILED,
     Effect.PAUSE: Verdict.OVERLOADED,
+    Effect.OUTRUN: Verdict.OUTRUN,
 }
 
 

@@ -14,7 +14,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from tests.rig.raw_client import Address, End, RawClient, chat_body, request
+from tests.rig.raw_client import KEY, Address, End, RawClient, chat_body, request
 from tests.rig.relay_process import Fields, RelayProcess
 
 PATIENCE = 60.0
@@ -43,13 +43,13 @@ class Seen:
         return self.status == 200 and self.whole
 
 
-async def call(address: Address, **fields: Any) -> Seen:
+async def call(address: Address, *, key: str = KEY, **fields: Any) -> Seen:
     """One streamed call on a connection of its own."""
     loop = asyncio.get_running_loop()
     seen = Seen(loop.time())
     try:
         async with await RawClient.connect(address) as client:
-            await client.send(request("POST", "/v1/chat/completions", chat_body(**fields)))
+            await client.send(request("POST", "/v1/chat/completions", chat_body(**fields), key=key))
             await client.head(timeout=PATIENCE)
             seen.status = client.status
             seen.request_id = client.headers.get("x-request-id", "")
@@ -108,6 +108,13 @@ class Load:
                 seen.upstream = line.get("upstream") or ""
                 seen.attempts = len(line.get("attempts") or ())
         return self.seen
+
+    async def leave(self) -> None:
+        """All callers under way hang up."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _one(self, fields: Fields) -> None:
         self.seen.append(await call(self.relay.address, **fields))

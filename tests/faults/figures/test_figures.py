@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.faults.figures import outage, prefixes, quickest, recovery
+from tests.faults.figures import greedy, hedging, outage, prefixes, quickest, recovery
 
 
 def test_no_client_sees_an_upstream_die_before_the_first_token() -> None:
@@ -57,3 +57,20 @@ def test_most_calls_go_to_the_quicker_upstream_and_return_to_it() -> None:
     assert found["while_quick"]["share_of_quick"] > 0.75, found
     assert found["while_slow"]["share_of_quick"] < 0.3, found
     assert found["back_after_s"] is not None, found
+
+
+def test_hedges_cut_the_tail_within_their_budget() -> None:
+    found = asyncio.run(hedging.one(rate=40, seconds=6))
+
+    assert found["failed"] == 0
+    assert found["ttft_max_ms"] < hedging.SLOW * 1000, found
+    assert found["hedges"]["won"] >= 1
+    assert found["hedges_share"] <= hedging.BUDGET
+
+
+def test_a_greedy_key_does_not_delay_a_quiet_one() -> None:
+    found = asyncio.run(greedy.one(greedy=100, places=2, quiet=5))
+
+    assert found["quiet_calls"] == 5
+    assert found["still_waiting_at_the_end"] > 0
+    assert found["wait_max_services"] <= 2, found
