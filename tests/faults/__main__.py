@@ -18,6 +18,7 @@ from pathlib import Path
 
 from relay import __version__
 from tests.faults import measured
+from tests.faults.figures import page
 from tests.faults.measured import Data, survived, truncations
 from tests.faults.report import render
 from tests.rig.relay_process import ROOT
@@ -31,6 +32,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Data]] = {
     "leaving": lambda options: measured.of_leaving(2 * options.times, tell),
     "sdks": lambda options: measured.of_sdks(max(1, options.times // 4), tell),
     "crosstalk": lambda options: measured.of_crosstalk(options.streams, tell),
+    "figures": lambda _: page.measured(tell),
 }
 
 

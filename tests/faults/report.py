@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from tests.faults.figures.page import sections
 from tests.faults.judged import MEANING
 from tests.faults.measured import Data, survived, truncations
 
@@ -46,6 +47,8 @@ def render(data: Data) -> str:
     parts += ["## Sums\n\n", *_sums(data)]
     if "peers" in data:
         parts += _legend()
+    if "figures" in data:
+        parts += sections(data["figures"])
     parts += _matrix(data)
     for name, make in (
         ("clients", _clients),

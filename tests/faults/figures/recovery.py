@@ -144,10 +144,25 @@ MORE: tuple[tuple[str, dict[str, Any]], ...] = (
 """Besides the four faults with nothing but defaults."""
 
 
+def _told(options: dict[str, Any]) -> dict[str, str]:
+    """Options as they stand in a configuration, or in words."""
+    told = dict(options)
+    told |= told.pop("model", {})
+    if "first_token" in told:
+        told["first_token"] = f"{told['first_token']:g} s"
+    dead = told.pop("dead", None)
+    told |= {} if dead is None else {"dead for": f"{dead:g} s"}
+    return {
+        name: " ".join(map(str, value.values())) if isinstance(value, dict) else str(value)
+        for name, value in told.items()
+    }
+
+
 def run(faults: tuple[str, ...] = FAULTS) -> dict[str, Any]:
     rows = [asyncio.run(one(fault)) for fault in faults]
     if faults == FAULTS:
-        rows += [asyncio.run(one(fault, **options)) for fault, options in MORE]
+        for fault, options in MORE:
+            rows.append(asyncio.run(one(fault, **options)) | {"options": _told(options)})
     return {"recovery": rows}
 
 
