@@ -11,6 +11,7 @@ from relay.records import Cause
 
 MESSAGES: dict[Cause, tuple[str, str]] = {
     "idle_timeout": ("The upstream stopped sending before the answer was complete.", "timeout"),
+    "slow_stream": ("The upstream sent nothing but scraps for too long.", "timeout"),
     "total_timeout": ("The answer took longer than this server allows.", "timeout"),
     "drain": ("The server is shutting down; the answer is not complete.", "server_shutting_down"),
 }

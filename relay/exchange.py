@@ -184,7 +184,7 @@ class Exchange(Opening):
             return False
         if not may_go_on(self.chat, stream.transcript, cause):
             return False
-        silent = cause == "idle_timeout"
+        silent = cause in ("idle_timeout", "slow_stream")
         self._successor = self._failover.successor(serving.member, silent, monotonic())
         return self._successor is not None
 

@@ -20,6 +20,7 @@ Cause = Literal[
     "drain",
     "total_timeout",
     "idle_timeout",
+    "slow_stream",
     "upstream_reset",
     "upstream_truncated",
     "bad_framing",

@@ -29,6 +29,7 @@ BREAKS: Final[frozenset[Cause]] = frozenset(
         "upstream_reset",
         "upstream_truncated",
         "idle_timeout",
+        "slow_stream",
         "bad_framing",
         "error_event",
         "encoded",

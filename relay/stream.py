@@ -39,6 +39,7 @@ class Stream:
         "_counts",
         "_finished",
         "_gaps",
+        "_heard",
         "_inflater",
         "_keep_alive",
         "_limits",
@@ -97,6 +98,8 @@ class Stream:
         self._stalled = 0.0
         self._summed = False
         self._wrote = 0.0
+        self._heard = 0.0
+        """When something came that had to be taken apart, be it less than an event."""
         self.done = False
         self._finished: set[int] = set()
         """Choices whose `finish_reason` came."""
@@ -208,6 +211,7 @@ class Stream:
     def payload(self, data: bytes) -> None:
         if self.over:
             return
+        self._heard = monotonic()
         try:
             if self._inflater is not None:
                 data = self._inflater.feed(data)
@@ -261,7 +265,8 @@ class Stream:
             self.break_off("total_timeout", *MESSAGES["total_timeout"])
             return
         elif now - self.last >= limits.idle:
-            self._fail("idle_timeout")
+            trickles = self._heard - self.last >= limits.idle / 2
+            self._fail("slow_stream" if trickles else "idle_timeout")
             return
         elif now - max(self._wrote, self.last) >= limits.heartbeat:
             self._wrote = now

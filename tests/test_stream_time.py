@@ -36,7 +36,7 @@ def test_comments_are_passed_on_but_do_not_keep_a_silent_stream_alive() -> None:
                 provider.say(say.frame(b": still there\n\n"))
                 await plane.tick()
 
-            assert plane.records[0].cause == "idle_timeout"
+            assert plane.records[0].cause == "slow_stream"
             assert 0.15 <= monotonic() - start < 1.0
             found = split(caller.answers.only.body)
             assert found[1] == b": still there\n\n"

@@ -354,6 +354,9 @@ class Attempt:
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         verdict = judge(head, body, self._scrub, time(), streamed=self._request.stream)
         if isinstance(verdict, Failure):
+            early = self._connection is not None and self._connection.early
+            if early and verdict.result == "client_error":
+                verdict.result = "early_response"
             self._fail(verdict)
         else:
             self._commit()

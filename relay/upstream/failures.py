@@ -76,6 +76,7 @@ encoded = _wire("encoded", _PAID, _STRIKE, BadUpstreamResponse)
 
 _reset = _wire("upstream_reset", _NEVER, _STRIKE, UpstreamFailed)
 _silent = _wire("idle_timeout", _NEVER, _STRIKE, UpstreamTimeout)
+_slow = _wire("slow_stream", _NEVER, _STRIKE, UpstreamTimeout)
 _cut = _wire("upstream_truncated", _NEVER, _STRIKE, BadUpstreamResponse)
 _garbled = _wire("bad_framing", _NEVER, _STRIKE, BadUpstreamResponse)
 _overlong = _wire("line_too_long", _NEVER, _STRIKE, BadUpstreamResponse)
@@ -99,6 +100,7 @@ _BY_FAULT = {
 _AFTER_COMMIT: dict[str, Callable[[], Failure]] = {
     "upstream_reset": _reset,
     "idle_timeout": _silent,
+    "slow_stream": _slow,
     "upstream_truncated": _cut,
     "bad_framing": _garbled,
     "line_too_long": _overlong,

@@ -68,6 +68,7 @@ class Connection(asyncio.Protocol):
         "_sipping",
         "_state",
         "born",
+        "early",
         "idle_since",
         "keep_alive",
         "paused",
@@ -88,6 +89,8 @@ class Connection(asyncio.Protocol):
         self._informational = 0
         self._sipping = False
         self.keep_alive = False
+        self.early = False
+        """The last answer was whole before its request had left."""
         self.paused = False
         self.used = 0
         self.born = now
@@ -316,7 +319,8 @@ class Connection(asyncio.Protocol):
         self.receiver = None
         self._chunked = None
         self.used += 1
-        if rest or not self.keep_alive or self.transport.get_write_buffer_size():
+        self.early = self.transport.get_write_buffer_size() > 0
+        if rest or self.early or not self.keep_alive:
             self.close()
         else:
             self._state = _IDLE

@@ -31,6 +31,7 @@ RESET = Break(BROKE, "upstream_reset")
 CUT = Break(BROKE, "upstream_truncated")
 GARBLED = Break(BROKE, "bad_framing")
 MUTE = Break("timeout", "idle_timeout")
+SLOW = Break("timeout", "slow_stream")
 
 
 def bare(*pieces: bytes, head: bytes = SSE) -> list[Step]:
@@ -125,13 +126,13 @@ def silence() -> list[Row]:
                 "slow trickle",
                 say.sse(SEEN, *comments, Stall()),
             ),
-            MUTE,
+            SLOW,
             timeouts=IDLE,
         ),
         streamed(
             *("a trickle of bytes mid-stream", "slow trickle"),
             say.sse([*SEEN, b"data: "], *bytewise, Stall()),
-            MUTE,
+            SLOW,
             timeouts=IDLE,
         ),
         streamed(

@@ -167,10 +167,8 @@ def refusals() -> list[Row]:
     body = {"error": {"message": "max_tokens is too large"} | said}
     quoting = {"error": {"message": f"max_tokens is too large for {SECRET}"} | said}
 
-    def passed(status: int) -> Failure:
-        return Failure(
-            *(status, "some_code", "client_error"), tries=1, elsewhere=False, param="max_tokens"
-        )
+    def passed(status: int, result: str = "client_error") -> Failure:
+        return Failure(*(status, "some_code", result), tries=1, elsewhere=False, param="max_tokens")
 
     rows = [
         both(str(status), "400/404/413/415/422", say.plain(status, body), passed(status))
@@ -187,7 +185,8 @@ def refusals() -> list[Row]:
             passed(400),
         ),
         both(
-            *("413 while the request is being sent", "early response", hasty, passed(413)),
+            *("413 while the request is being sent", "early response", hasty),
+            passed(413, "early_response"),
             place="hasty",
             fields=large,
         ),

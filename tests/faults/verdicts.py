@@ -16,6 +16,7 @@ from tests.rig.relay_process import Line
 BROKE = "The upstream failed before the answer was complete."
 WORDS = {
     "idle_timeout": "The upstream stopped sending before the answer was complete.",
+    "slow_stream": "The upstream sent nothing but scraps for too long.",
     "total_timeout": "The answer took longer than this server allows.",
 }
 REPORTED = (say.USAGE["prompt_tokens"], say.USAGE["completion_tokens"])
