@@ -90,19 +90,19 @@ class Exchange(Opening):
         else:
             lines = self._lines(attempt)
             head = replies.stream_head(lines, http11=http11, keep_alive=keep_alive)
-        kind = Stream if route.resume is None else ResumableStream
-        stream = kind(
-            self,
-            call.client,
-            self._proxy.tools.wheel,
-            self._limits(attempt),
-            self._snapshot.gaps(route.name, attempt.member.endpoint.name),
-            self._snapshot.scrub,
-            chunked=http11,
-            keep_alive=keep_alive,
-            withhold_usage=self.chat.include_usage is not True,
-            choices=self.chat.n,
-        )
+        chat, wheel = self.chat, self._proxy.tools.wheel
+        limits, scrub = self._limits(attempt), self._snapshot.scrub
+        gaps = self._snapshot.gaps(route.name, attempt.member.endpoint.name)
+        withhold = chat.include_usage is not True
+        # Each by its name: a class in a variable is called the slow way.
+        if route.resume is None:
+            stream = Stream(
+                self, call.client, wheel, limits, gaps, scrub, http11, keep_alive, withhold, chat.n
+            )
+        else:
+            stream = ResumableStream(
+                self, call.client, wheel, limits, gaps, scrub, http11, keep_alive, withhold, chat.n
+            )
         self._stream = stream
         self._proxy.count_stream(call.record, 1)
         stream.begin(head, events, connection, splitter, inflater, now)

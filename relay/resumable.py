@@ -45,7 +45,6 @@ class ResumableStream(Stream):
         limits: Limits,
         gaps: GapCounts,
         scrub: Scrubber,
-        *,
         chunked: bool,
         keep_alive: bool,
         withhold_usage: bool,
@@ -58,10 +57,10 @@ class ResumableStream(Stream):
             limits,
             gaps,
             scrub,
-            chunked=chunked,
-            keep_alive=keep_alive,
-            withhold_usage=withhold_usage,
-            choices=choices,
+            chunked,
+            keep_alive,
+            withhold_usage,
+            choices,
         )
         self._resumer = owner
         self._awaits = False

@@ -73,7 +73,6 @@ class Stream:
         limits: Limits,
         gaps: GapCounts,
         scrub: Scrubber,
-        *,
         chunked: bool,
         keep_alive: bool,
         withhold_usage: bool,
