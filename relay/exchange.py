@@ -100,9 +100,10 @@ class Exchange(Opening):
                 self, call.client, wheel, limits, gaps, scrub, http11, keep_alive, withhold, chat.n
             )
         else:
-            stream = ResumableStream(
+            stream = resumable = ResumableStream(
                 self, call.client, wheel, limits, gaps, scrub, http11, keep_alive, withhold, chat.n
             )
+            resumable.listens_to(self)
         self._stream = stream
         self._proxy.count_stream(call.record, 1)
         stream.begin(head, events, connection, splitter, inflater, now)

@@ -9,20 +9,16 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from relay.call import Client
-from relay.endings import KEEP_ALIVE, MESSAGES, Ending, Limits
-from relay.gaps import GapCounts
+from relay.endings import KEEP_ALIVE, MESSAGES
 from relay.records import Cause
 from relay.resume import Transcript, is_an_echo
 from relay.sse import Event, EventSplitter, Kind, classify
 from relay.stream import Stream
-from relay.timers import Wheel
 from relay.upstream.encoding import Inflater
-from relay.upstream.failures import Scrubber
 from relay.upstream.wire import Connection
 
 
-class Resumer(Ending, Protocol):
+class Resumer(Protocol):
     """Who knows whether and how to go on."""
 
     def may_continue(self, cause: Cause) -> bool:
@@ -37,36 +33,18 @@ class ResumableStream(Stream):
 
     __slots__ = ("_awaits", "_begins", "_resumer", "transcript")
 
-    def __init__(
-        self,
-        owner: Resumer,
-        client: Client,
-        wheel: Wheel,
-        limits: Limits,
-        gaps: GapCounts,
-        scrub: Scrubber,
-        chunked: bool,
-        keep_alive: bool,
-        withhold_usage: bool,
-        choices: int,
-    ) -> None:
-        super().__init__(
-            owner,
-            client,
-            wheel,
-            limits,
-            gaps,
-            scrub,
-            chunked,
-            keep_alive,
-            withhold_usage,
-            choices,
-        )
-        self._resumer = owner
+    _resumer: Resumer
+    _awaits: bool
+    """A successor has been asked."""
+    _begins: bool
+    """The successor has not said anything that the client does not know yet."""
+    transcript: Transcript
+
+    def listens_to(self, resumer: Resumer) -> None:
+        """Before it begins: who is asked when it breaks."""
+        self._resumer = resumer
         self._awaits = False
-        """A successor has been asked."""
         self._begins = False
-        """The successor has not said anything that the client does not know yet."""
         self.transcript = Transcript()
 
     def go_on(
