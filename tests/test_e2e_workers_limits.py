@@ -78,6 +78,21 @@ async def test_concurrent_counts_all_workers(tmp_path: Path) -> None:
 
 
 @scenario
+async def test_a_call_right_after_one_that_ended_is_admitted_by_any_worker(tmp_path: Path) -> None:
+    async with (
+        Upstream() as upstream,
+        RelayProcess(
+            several(2, config({"a": upstream}, None, limited(concurrent=1))), tmp_path
+        ) as relay,
+        AsyncExitStack() as stack,
+    ):
+        clients = await spread(relay, stack, 2)
+        answers = [await clients[number % 2].ask(CHAT) for number in range(200)]
+
+        assert Counter(answer.status for answer in answers) == {200: 200}
+
+
+@scenario
 async def test_a_client_that_leaves_while_its_call_waits_keeps_no_permit(tmp_path: Path) -> None:
     async with (
         Upstream() as upstream,

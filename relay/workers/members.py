@@ -40,6 +40,9 @@ log = logs.get("hub")
 
 LOOK = 0.05
 """Seconds between two looks at whom we wait for."""
+SECOND_LOOK = 0.01
+"""Seconds until a call is refused by `concurrent`: as long as the news of an end may take, and more."""
+CONCURRENT = "concurrent"
 GRACE = 5.0
 """Seconds a new hub waits for a worker that runs and says nothing."""
 
@@ -102,6 +105,8 @@ class Members:
         """Workers that outlived the last hub, and have not said what they hold."""
         self._patient_until = self._loop.time() + GRACE
         self._held_back: list[tuple[Member, list[Ask]]] = []
+        self._doubted: list[tuple[Member, Ask]] = []
+        """Refused by `concurrent`, if that is still so in a moment."""
         self._flushing = False
         self._server: asyncio.Server | None = None
         self._look: asyncio.TimerHandle | None = None
@@ -197,17 +202,36 @@ class Members:
         for note in up.notes:
             self._note(member, note)
 
-    def _ask(self, member: Member, asks: list[Ask], now: float, wall: float) -> None:
+    def _ask(
+        self, member: Member, asks: list[Ask], now: float, wall: float, last: bool = False
+    ) -> None:
+        """`last`: its refusal by `concurrent` has been doubted once."""
         ask, holder = self.authority.ask, member.holder
         granted, refused, keys = member.granted, member.refused, member.keys
         for each in asks:
             refusal = ask(holder, each, now, wall)
             if refusal is None:
                 granted.append(each[0])
+            elif refusal[2] == CONCURRENT and not last:
+                self._doubt(member, each)
+                continue
             else:
                 refused.append(refusal)
             keys.add(each[1])
         self._wake()
+
+    def _doubt(self, member: Member, ask: Ask) -> None:
+        """A call that waits for another one's end may have seen that end before we have: on another worker's link."""
+        if not self._doubted:
+            self._loop.call_later(SECOND_LOOK, self._look_again)
+        self._doubted.append((member, ask))
+
+    def _look_again(self) -> None:
+        doubted, self._doubted = self._doubted, []
+        now, wall = self._loop.time(), time()
+        for member, ask in doubted:
+            if self._members.get(member.worker) is member:
+                self._ask(member, [ask], now, wall, last=True)
 
     def _note(
         self,
