@@ -1,7 +1,7 @@
 """`make faults`: plays everything many times, prints what came of it and writes it to `docs/faults.md`.
 
     python -m tests.faults --times 20 --streams 100000
-    python -m tests.faults --only matrix,peers --times 2 --out /tmp/faults.md
+    python -m tests.faults --only matrix,peers --times 2 --out faults.md
 
 What was measured is kept part by part in `.cache/faults.json`, so that a part can be measured anew alone. The exit code
 is 1 when anything was not as it should be.
