@@ -119,7 +119,7 @@ def _equip(endpoint: Endpoint, upstream: UpstreamConfig, memory: Memory) -> None
 
 
 def _line_up(endpoint: Endpoint, upstream: UpstreamConfig, memory: Memory) -> None:
-    """Gives the account the queue in which calls wait for it: of several upstreams the most patient's."""
+    """Gives the account the queue in which calls wait for it: of several upstreams the last one's."""
     account = endpoint.account
     queue = queue_of(account)
     if queue is None:

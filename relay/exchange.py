@@ -31,7 +31,6 @@ from relay.upstream import failures
 from relay.upstream.attempt import Attempt
 from relay.upstream.failures import Failure
 from relay.upstream.pool import Member
-from relay.upstream.request import Request
 from relay.usage import Usage
 
 if TYPE_CHECKING:
@@ -207,10 +206,7 @@ class Exchange(Opening):
         )
         transcript.go_on(stream.usage or self._bill.estimate(stream.events))
         stream.usage = None
-        head = head_of_the_rest(member.endpoint, way)
-        request = Request(call.head.forward, body, True, head)
-        attempt = Attempt(self._proxy.tools, self, member, request, self._snapshot.scrub)
-        self._attempts.append(attempt)
+        attempt = self._made(member, body, head_of_the_rest(member.endpoint, way))
         deadline = min(now + self._patience(member.endpoint), call.received + member.endpoint.total)
         attempt.start(now, deadline)
 

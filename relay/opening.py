@@ -124,16 +124,21 @@ class Opening(Waits):
         if self.chat.stream:
             deadline = since + self._patience(endpoint)
         body = self._body_for(member.model, route)
-        request = Request(call.head.forward, body, self.chat.stream)
-        request.hurried = self.chat.stream and self._hurried(endpoint)
-        attempt = Attempt(self._proxy.tools, self, member, request, self._snapshot.scrub)
-        self._attempts.append(attempt)
+        attempt = self._made(member, body)
         if hedge:
             self._hedge = attempt
         call.record.upstream = endpoint.name
         if route.hedged:
             self._watch(attempt, now)
         attempt.start(now, min(deadline, call.received + endpoint.total))
+
+    def _made(self, member: Member, body: bytes, head: bytes | None = None) -> Attempt:
+        """An attempt that is ready to start; `head` replaces the member's own."""
+        request = Request(self.call.head.forward, body, self.chat.stream, head)
+        request.hurried = self.chat.stream and self._hurried(member.endpoint)
+        attempt = Attempt(self._proxy.tools, self, member, request, self._snapshot.scrub)
+        self._attempts.append(attempt)
+        return attempt
 
     def _body_for(self, model: str, route: Route) -> bytes:
         """The client's own bytes, with the edits that are ours."""

@@ -7,9 +7,10 @@ that broke.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Protocol
 
-from relay.endings import KEEP_ALIVE, MESSAGES
+from relay.endings import Limits
 from relay.records import Cause
 from relay.resume import Transcript, is_an_echo
 from relay.sse import Event, EventSplitter, Kind, classify
@@ -31,13 +32,15 @@ class Resumer(Protocol):
 class ResumableStream(Stream):
     """Dies at its last end; between two upstreams it has no connection."""
 
-    __slots__ = ("_awaits", "_begins", "_resumer", "transcript")
+    __slots__ = ("_awaits", "_begins", "_patience", "_resumer", "transcript")
 
     _resumer: Resumer
     _awaits: bool
     """A successor has been asked."""
     _begins: bool
     """The successor has not said anything that the client does not know yet."""
+    _patience: Limits
+    """Those that hold while there is an upstream; kept while none is."""
     transcript: Transcript
 
     def listens_to(self, resumer: Resumer) -> None:
@@ -57,6 +60,7 @@ class ResumableStream(Stream):
         """The successor has committed."""
         self._awaits = False
         self._begins = True
+        self._limits = self._patience
         self._connection = connection
         self._splitter = splitter
         self._inflater = inflater
@@ -71,25 +75,7 @@ class ResumableStream(Stream):
             if self._client.choked:
                 self.pause()
 
-    def expired(self, now: float) -> None:
-        if not self._awaits or self.over:
-            super().expired(now)
-            return
-        limits = self._limits
-        if now >= limits.total_deadline:
-            self.break_off("total_timeout", *MESSAGES["total_timeout"])
-            return
-        if now - max(self._wrote, self.last) >= limits.heartbeat:
-            self._wrote = now
-            self._client.send(self._framed(KEEP_ALIVE))
-        self._await(now)
-
     # -- inside --
-
-    def _await(self, now: float) -> None:
-        limits = self._limits
-        heartbeat = max(self._wrote, self.last) + limits.heartbeat
-        self._wheel.add(self, max(now, min(limits.total_deadline, heartbeat)))
 
     def _pass_raw(self, raw: list[bytes]) -> bytes:
         return self._pass_events([classify(event) for event in raw])
@@ -145,6 +131,9 @@ class ResumableStream(Stream):
             connection.close()
         self._awaits = True
         self._stalled = 0.0
+        limits = self._patience = self._limits
+        # Silence is nobody's now: the successor has a deadline of its own.
+        self._limits = Limits(inf, limits.total_deadline, limits.write_stall, limits.heartbeat)
         self._wheel.drop(self)
-        self._await(self.last)
+        self._wheel.add(self, self._next_deadline(self.last))
         self._resumer.continue_after(cause)
