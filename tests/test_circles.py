@@ -30,6 +30,14 @@ def saved() -> Iterator[list[object]]:
     gc.garbage.clear()
 
 
+def in_circles(plane: Plane, saved: list[object]) -> set[str]:
+    """What of ended calls only the collector finds."""
+    plane.records.clear()
+    plane.gate.leases.clear()
+    gc.collect()
+    return {type(item).__name__ for item in saved} & NAMES
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("end", ["whole", "error", "left"])
 def test_an_ended_call_leaves_no_circle(saved: list[object], stream: bool, end: str) -> None:
@@ -44,13 +52,8 @@ def test_an_ended_call_leaves_no_circle(saved: list[object], stream: bool, end: 
                 assert caller.answers.only.status in (200, 400)
             caller.leave()
             assert len(plane.records) == 1
-            plane.records.clear()
-            plane.gate.leases.clear()
 
-            gc.collect()
-
-            found = {type(item).__name__ for item in saved}
-            assert not found & NAMES
+            assert not in_circles(plane, saved)
 
     play(scene())
 
@@ -76,12 +79,7 @@ def test_neither_does_one_that_was_hedged_that_waited_and_that_was_resumed(
             for each in (caller, waiting):
                 each.leave()
             assert len(plane.records) == 2
-            plane.records.clear()
-            plane.gate.leases.clear()
 
-            gc.collect()
-
-            found = {type(item).__name__ for item in saved}
-            assert not found & NAMES
+            assert not in_circles(plane, saved)
 
     play(scene())

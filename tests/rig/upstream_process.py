@@ -25,6 +25,20 @@ PACE = 0.05
 """Seconds between two words, as a quick model writes."""
 
 
+async def spawned(module: str, *args: str) -> tuple[asyncio.subprocess.Process, int]:
+    """A Python process of this repository, and the port that it prints first."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module, *args),
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    async with within():
+        return process, int(await process.stdout.readline())
+
+
 class UpstreamProcess:
     """`kill()` is kill -9. Leaving the `async with` kills it too."""
 
@@ -51,16 +65,7 @@ class UpstreamProcess:
         self._process.send_signal(signal.SIGKILL)
 
     async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.rig.upstream_process"),
-            cwd=ROOT,
-            env={"PATH": os.environ["PATH"]},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        assert self._process.stdout is not None
-        async with within():
-            self.port = int(await self._process.stdout.readline())
+        self._process, self.port = await spawned("tests.rig.upstream_process")
         self._reader = asyncio.get_running_loop().create_task(self._count())
         return self
 

@@ -7,17 +7,15 @@ Run as `python -m tests.faults.figures.provider PORT` it prints its port, reads 
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import sys
 from types import TracebackType
 from typing import Self
 
 from tests.rig import scripts as say
-from tests.rig.deadlines import within
-from tests.rig.relay_process import ROOT
 from tests.rig.scripts import Pause, Script, Send, Stall, Step
 from tests.rig.upstream import Request, Upstream
+from tests.rig.upstream_process import spawned
 
 TTFT = 0.03
 """Seconds before the first word."""
@@ -36,16 +34,8 @@ class Provider:
 
     async def start(self) -> None:
         """On its port, if it had one before."""
-        self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.faults.figures.provider", str(self.port)),
-            cwd=ROOT,
-            env={"PATH": os.environ["PATH"]},
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        assert self._process.stdout is not None
-        async with within():
-            self.port = int(await self._process.stdout.readline())
+        module = "tests.faults.figures.provider"
+        self._process, self.port = await spawned(module, str(self.port))
 
     async def fail(self, how: str) -> None:
         """`kill` (-9), `stop` (SIGSTOP), `503`, or `stall` (a head, and nothing more)."""
