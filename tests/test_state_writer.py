@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from time import monotonic
 import pytest
 
 from relay.state import database
-from relay.state.database import FILE
+from relay.state.database import ASIDES, FILE
 from relay.state.writer import EVERY, Work, Writer
 from tests.rig.deadlines import WAIT
 
@@ -174,8 +175,9 @@ def test_a_file_that_has_been_replaced_is_noticed(path: Path) -> None:
     with writing(path) as writer:
         writer.put(spends(1))
         writer.flush(WAIT)
-        database.create(path.with_name("other.db"))
-        path.with_name("other.db").rename(path)
+        for ending in ASIDES:
+            os.unlink(f"{path}{ending}")
+        database.create(path)
         writer.put(spends(2, "b"))
         writer.flush(WAIT)
 
