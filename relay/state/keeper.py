@@ -22,6 +22,7 @@ from typing import Final, Literal
 from relay.admission.budgets import DAYS, MONTHS, Row
 from relay.admission.gate import Gate
 from relay.admission.period import end_of_month
+from relay.config.model import Config
 from relay.observe import logs
 from relay.state import budgets, database, salvage
 from relay.state.writer import STORE, Writer, reason_of
@@ -47,7 +48,7 @@ Policy = Literal["open", "closed"]
 
 
 class Keeper:
-    """Lives as long as the authority."""
+    """Lives as long as the authority. That of a gate whose authority is another process keeps nothing."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, folder: Path, gate: Gate, policy: Policy
@@ -73,10 +74,17 @@ class Keeper:
         self._away_said = False
         self._timer: asyncio.TimerHandle | None = None
 
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop, config: Config, gate: Gate) -> Keeper:
+        """As the configuration says."""
+        return cls(loop, config.state.path, gate, config.on_store_failure.budgets)
+
     # -- life --
 
     def start(self) -> None:
         """Reads what there is. Called before anybody is served: it may wait for the disk."""
+        if not self._budgets.kept:
+            return
         try:
             found = salvage.enter(self._folder, time())
             self._file = database.identity(self._path)
@@ -95,8 +103,9 @@ class Keeper:
 
     def close(self) -> None:
         """Writes what is left; the calls have ended. May wait for the disk."""
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._timer is None:
+            return
+        self._timer.cancel()
         if self._learned:
             while self._budgets.has_changed:
                 self._writer.put(partial(budgets.write, rows=self._budgets.take(STEP)))
@@ -107,21 +116,19 @@ class Keeper:
 
     # -- what is shown --
 
-    @property
-    def store(self) -> str:
-        return STORE
+    def store_up(self) -> list[tuple[str, bool]]:
+        """Its name, and whether it does what it is for; nothing where the store is another process's."""
+        up = self._writer.up and self._learned and not self._is_late()
+        return [(STORE, up)] if self._budgets.kept else []
 
-    @property
-    def up(self) -> bool:
-        return self._writer.up and self._learned and not self._is_late()
-
-    @property
-    def errors(self) -> int:
-        return self._writer.errors
+    def store_errors(self) -> list[tuple[str, int]]:
+        return [(STORE, self._writer.errors)] if self._budgets.kept else []
 
     def degraded(self) -> list[str]:
         """What limps, in words."""
-        said = []
+        said: list[str] = []
+        if not self._budgets.kept:
+            return said
         if not self._learned:
             said.append("budgets: what was spent before the start cannot be read")
         if self._writer.error is not None:
