@@ -22,6 +22,7 @@ import uvloop
 from aiohttp import web
 
 from relay import admin, banner, process, reload
+from relay.admission.budgets import Budgets
 from relay.admission.gate import Gate
 from relay.call import RequestIds
 from relay.config.model import Config
@@ -40,6 +41,7 @@ from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import Batch
 from relay.snapshot import Snapshot
+from relay.state.keeper import Keeper
 from relay.timers import TICK, Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.connections import connections_of
@@ -92,6 +94,7 @@ class Relay:
         self._demo: Demo | None = None
         self._snapshot = Snapshot(config, self._memory)
         self._gate = self._make_gate(self._snapshot)
+        self._keeper = Keeper.of(loop, config, self._gate)
         self._metrics = Metrics()
         self._batch = Batch(loop, [self._metrics.observe, access_log.observe])
         self._proxy = Proxy(
@@ -105,7 +108,7 @@ class Relay:
         ids, overload = RequestIds(token_hex(6)), Overload(process.file_limit())
         self._port = Port(self._reception, self._wheel, ids, _patience(config), overload)
         self._seen = Seen(
-            self._proxy, self._gate, self._memory, access_log, self._live, log_dropped
+            self._proxy, self._gate, self._memory, access_log, self._live, log_dropped, self._keeper
         )
         self._metrics.sources = self._seen
         self._guard = admin.Guard(_token(config))
@@ -123,12 +126,13 @@ class Relay:
         return Directory(listener=log_state)
 
     def _make_gate(self, snapshot: Snapshot) -> Gate:
-        return Gate(snapshot.principals, snapshot.config.groups)
+        return Gate(snapshot.principals, snapshot.config.groups, Budgets(kept=True))
 
     # -- the life of the process --
 
     async def run(self) -> None:
         """Serves until it is told to stop. Raises OSError when a port cannot be had."""
+        self._keeper.start()
         await self._demo_server.start()
         self._demo = Demo(self._demo_server.port, self._demo_server.credential, self._demo_key)
         self._apply(Snapshot(self._config, self._memory, self._demo))
@@ -238,6 +242,7 @@ class Relay:
         await self._dialer.close()
         await self._demo_server.close()
         self._wheel.close()
+        self._keeper.close()
         self._access_log.close(LOG_WAIT)
 
     def _tick(self) -> None:
@@ -262,6 +267,7 @@ class Relay:
         self._snapshot = self._reception.snapshot = snapshot
         purses = self._gate.reload(snapshot.principals, config.groups)
         self._catch_up()
+        self._keeper.policy = config.on_store_failure.budgets
         self._port.patience = _patience(config)
         self._watch.configure(config.server)
         self._port.memo.clear()
@@ -338,7 +344,7 @@ class Relay:
             for name, route in self._snapshot.routes.items()
             if route.static is None and not route.pool.usable(now, ())
         ]
-        return [*models, *self._watch.limps()]
+        return [*models, *self._keeper.degraded(), *self._watch.limps()]
 
 
 def new_demo_key() -> str:
