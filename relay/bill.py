@@ -13,6 +13,7 @@ from typing import Final
 from relay.admission.gate import Applicant, Gate, Lease
 from relay.call import Call
 from relay.chatbody import ChatBody
+from relay.errors import ModelNotPriced
 from relay.routes import Route
 from relay.snapshot import NO_NEED, Snapshot
 from relay.usage import Usage
@@ -24,7 +25,7 @@ BYTES_A_TOKEN: Final = 4
 class Bill:
     """The account of one call. Dies settled."""
 
-    __slots__ = ("_bound", "_call", "_lease", "caps_output", "waits")
+    __slots__ = ("_bound", "_call", "_lease", "caps_output", "counts_money", "waits")
 
     def __init__(
         self,
@@ -41,6 +42,10 @@ class Bill:
         self._call = call
         need = NO_NEED
         self._bound = len(call.body)
+        self.counts_money = purse.counts_money
+        """A limit in dollars holds for this call: whatever answers it must have a price."""
+        if self.counts_money and route.unpriced:
+            raise ModelNotPriced(route.name)
         if purse.counts_tokens:
             self._bound = chat.prompt_bound(route.image_tokens)
             need = snapshot.need(route, chat, self._bound, money=purse.counts_money)

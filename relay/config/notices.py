@@ -66,7 +66,6 @@ PENDING: Final = (
     ),
     Pending(("on_store_failure.rates",), lambda policy: policy != "open", _NO_STORE),
     Pending(("on_store_failure.budgets",), lambda policy: policy != "closed", _NO_STORE),
-    Pending(("prices",), bool, "recorded traffic is not priced at other models' rates yet."),
     Pending(
         ("keys.*.abort_billing",),
         lambda policy: policy == "drain",
@@ -227,19 +226,38 @@ def _named_like_a_label(config: Config, filed: _Filed) -> Iterator[str]:
 
 
 def _unpriced(config: Config, filed: _Filed) -> Iterator[str]:
-    """Money limits over models that cost nothing, as far as the file tells."""
-    unpriced = [n for n, model in config.models.items() if model.pool and model.price is None]
-    patterns = {
-        pattern
-        for rights, _, _ in _holders(config, filed)
-        if _has_usd(rights.limits)
-        or (rights.group is not None and _has_usd(config.groups[rights.group].limits))
-        for pattern in rights.models
-    }
-    found = [n for n in unpriced if any(fnmatchcase(n, pattern) for pattern in patterns)]
-    if found:
-        names = _some([f"models.{name}" for name in found])
-        yield f"{names}: without a price, calls cost nothing and no usd limit stops them."
+    """Models of which nobody says what they cost, for keys whose money is limited."""
+    limited = [
+        holder
+        for holder in _holders(config, filed)
+        if _has_usd(holder[0].limits)
+        or (holder[0].group is not None and _has_usd(config.groups[holder[0].group].limits))
+    ]
+    unpriced = [name for name in config.models if limited and _costs_unsaid(config, name)]
+    for name in unpriced[:SHOWN_PATTERNS]:
+        keys = _allowed(name, limited)
+        if keys:
+            yield f"models.{name} has no price: {keys}, with a usd limit, {keys.verb} refused there."
+    for name, model in config.models.items():
+        passed = _some([other for other in model.fallback if other in unpriced])
+        if passed and name not in unpriced and _allowed(name, limited):
+            yield f"models.{name}.fallback: {passed} {passed.verb} passed over for keys with a usd limit."
+
+
+def _costs_unsaid(config: Config, name: str) -> bool:
+    """Whether an upstream serves the model, not the demo, and it has no price."""
+    model, active = config.models[name], config.active_upstreams
+    kinds = {active[entry.upstream].kind for entry in model.pool if entry.upstream in active}
+    return model.price is None and bool(kinds - {"demo"})
+
+
+def _allowed(model: str, holders: Sequence[Holder]) -> _Names:
+    """Those who may use it."""
+    names = _Names()
+    for rights, ids, count in holders:
+        if any(fnmatchcase(model, pattern) for pattern in rights.models):
+            names.add(_quoted(ids), count)
+    return names
 
 
 def _has_usd(limits: Limits | FiledLimits) -> bool:
