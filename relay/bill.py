@@ -25,7 +25,7 @@ BYTES_A_TOKEN: Final = 4
 class Bill:
     """The account of one call. Dies settled."""
 
-    __slots__ = ("_bound", "_call", "_lease", "caps_output", "counts_money", "waits")
+    __slots__ = ("_bound", "_call", "_lease", "caps_output", "limits_money", "waits")
 
     def __init__(
         self,
@@ -42,9 +42,9 @@ class Bill:
         self._call = call
         need = NO_NEED
         self._bound = len(call.body)
-        self.counts_money = purse.counts_money
+        self.limits_money = purse.limits_money
         """A limit in dollars holds for this call: whatever answers it must have a price."""
-        if self.counts_money and route.unpriced:
+        if self.limits_money and route.unpriced:
             raise ModelNotPriced(route.name)
         if purse.counts_tokens:
             self._bound = chat.prompt_bound(route.image_tokens)

@@ -137,7 +137,9 @@ class ModelNotPriced(InvalidRequest):
     default = "The model has no price here, and your key has a limit in US dollars."
 
     def __init__(self, model: str) -> None:
-        text = f"The model `{model[:128]}` has no price here, and your key has a limit in US dollars."
+        text = (
+            f"The model `{model[:128]}` has no price here, and your key has a limit in US dollars."
+        )
         super().__init__(text, param="model")
 
 

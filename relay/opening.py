@@ -249,9 +249,9 @@ class Opening(Waits):
 
     def _following(self) -> Route | None:
         """The next of the fallback list; where money is limited, a model without a price is passed over."""
-        counts_money = self._bill is not None and self._bill.counts_money
+        limits_money = self._bill is not None and self._bill.limits_money
         for route in self._fallbacks:
-            if not (counts_money and route.unpriced):
+            if not (limits_money and route.unpriced):
                 return route
         return None
 

@@ -16,10 +16,12 @@ def limited(**limits: object) -> list[Fields]:
     return [{"id": "tester", "key": KEY, "limits": limits}]
 
 
-@pytest.mark.parametrize("limit", ["usd_per_day", "usd_per_month"])
-def test_it_is_refused_before_an_upstream_is_asked(limit: str) -> None:
+@pytest.mark.parametrize(
+    "limits", [{"usd_per_day": 5}, {"usd_per_month": 5}, {"models": {"m": {"usd_per_day": 5}}}]
+)
+def test_it_is_refused_before_an_upstream_is_asked(limits: Fields) -> None:
     async def scene() -> None:
-        async with Plane(upstreams(1), {"m": model("a")}, limited(**{limit: 5})) as plane:
+        async with Plane(upstreams(1), {"m": model("a")}, limited(**limits)) as plane:
             caller, (provider,) = called(plane, "a")
 
             assert not provider.got
@@ -48,10 +50,20 @@ def test_a_limit_of_the_group_counts_like_one_of_the_key() -> None:
     play(scene())
 
 
-@pytest.mark.parametrize("limits", [{}, {"rpm": 5, "tokens_per_day": 10**6}])
-def test_a_key_without_a_limit_of_money_may_use_it(limits: Fields) -> None:
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {},
+        {"rpm": 5, "tokens_per_day": 10**6},
+        {"usd_per_day": 5, "shadow": True},
+        {"models": {"other": {"usd_per_day": 5}}},
+    ],
+)
+def test_a_key_whose_money_nothing_limits_there_may_use_it(limits: Fields) -> None:
     async def scene() -> None:
-        async with Plane(upstreams(1), {"m": model("a")}, limited(**limits)) as plane:
+        async with Plane(
+            upstreams(1), {"m": model("a"), "other": model("a", price=PRICE)}, limited(**limits)
+        ) as plane:
             caller, (provider,) = called(plane, "a", stream=False)
             provider.say(answer())
 
@@ -64,9 +76,7 @@ def test_a_key_without_a_limit_of_money_may_use_it(limits: Fields) -> None:
 
 def test_what_costs_nothing_needs_no_price() -> None:
     async def scene() -> None:
-        async with Plane(
-            upstreams(1), {"m": {"static": "sorry"}}, limited(usd_per_day=5)
-        ) as plane:
+        async with Plane(upstreams(1), {"m": {"static": "sorry"}}, limited(usd_per_day=5)) as plane:
             caller, _ = called(plane, "a", stream=False)
 
             assert caller.answers.only.status == 200

@@ -48,6 +48,7 @@ class Purse:
         "counts_money",
         "counts_tokens",
         "entries",
+        "limits_money",
         "machines",
     )
 
@@ -73,6 +74,8 @@ class Purse:
             unit in (TOKENS_WORST, COST) for machine, unit in self.entries if not machine.shadow
         )
         """An answer that grew past its reservation would overspend."""
+        self.limits_money = any(unit == COST and not m.shadow for m, unit in self.entries)
+        """What a call costs may refuse it."""
         self._requests = self._buckets("rpm")
         self._tokens = self._buckets("tpm")
 

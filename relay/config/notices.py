@@ -227,20 +227,19 @@ def _named_like_a_label(config: Config, filed: _Filed) -> Iterator[str]:
 
 def _unpriced(config: Config, filed: _Filed) -> Iterator[str]:
     """Models of which nobody says what they cost, for keys whose money is limited."""
-    limited = [
-        holder
-        for holder in _holders(config, filed)
-        if _has_usd(holder[0].limits)
-        or (holder[0].group is not None and _has_usd(config.groups[holder[0].group].limits))
-    ]
-    unpriced = [name for name in config.models if limited and _costs_unsaid(config, name)]
-    for name in unpriced[:SHOWN_PATTERNS]:
-        keys = _allowed(name, limited)
-        if keys:
-            yield f"models.{name} has no price: {keys}, with a usd limit, {keys.verb} refused there."
+    unpriced = [name for name in config.models if _costs_unsaid(config, name)]
+    if not unpriced:
+        return
+    holders = [(holder, _limits_over(config, holder[0])) for holder in _holders(config, filed)]
     for name, model in config.models.items():
+        keys = _Names()
+        for (rights, ids, count), limits in holders:
+            if any(_limits_money(each, name) for each in limits) and _may_use(rights, name):
+                keys.add(_quoted(ids), count)
         passed = _some([other for other in model.fallback if other in unpriced])
-        if passed and name not in unpriced and _allowed(name, limited):
+        if keys and name in unpriced:
+            yield f"models.{name} has no price: {keys}, with a usd limit, {keys.verb} refused there."
+        elif keys and passed:
             yield f"models.{name}.fallback: {passed} {passed.verb} passed over for keys with a usd limit."
 
 
@@ -251,17 +250,25 @@ def _costs_unsaid(config: Config, name: str) -> bool:
     return model.price is None and bool(kinds - {"demo"})
 
 
-def _allowed(model: str, holders: Sequence[Holder]) -> _Names:
-    """Those who may use it."""
-    names = _Names()
-    for rights, ids, count in holders:
-        if any(fnmatchcase(model, pattern) for pattern in rights.models):
-            names.add(_quoted(ids), count)
-    return names
+def _limits_over(config: Config, rights: KeyConfig | Plan) -> list[Limits | FiledLimits]:
+    """A key's own limits and its group's."""
+    group = [] if rights.group is None else [config.groups[rights.group].limits]
+    return [rights.limits, *group]
 
 
-def _has_usd(limits: Limits | FiledLimits) -> bool:
-    return limits.usd_per_day is not None or limits.usd_per_month is not None
+def _limits_money(limits: Limits | FiledLimits, model: str) -> bool:
+    """Whether they can refuse a call to this model for what it costs."""
+    own = limits.models.get(model)
+    # Limits that only count make those of single models only count, too.
+    return not limits.shadow and any(
+        not each.shadow and (each.usd_per_day is not None or each.usd_per_month is not None)
+        for each in (limits, own)
+        if each is not None
+    )
+
+
+def _may_use(rights: KeyConfig | Plan, model: str) -> bool:
+    return any(fnmatchcase(model, pattern) for pattern in rights.models)
 
 
 # --- what is not in effect yet --------------------------------------------------------------------

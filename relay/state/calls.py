@@ -24,7 +24,7 @@ SUMS: Final = ("calls", "failed", "input", "cached", "output", "reasoning", "aud
 LINE: Final = ("day", "key", "grp", "model", "upstream", "source")
 """Whose sums they are."""
 
-SCHEMA: Final = (
+SCHEMA: Final[tuple[str, ...]] = (
     "CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)",
     "INSERT INTO names VALUES (0, '')",
     # `at`: when the call came in, Unix time in ms. Names are numbers of `names`; tokens; nano-dollars. The table is its
