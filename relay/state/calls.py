@@ -105,7 +105,7 @@ def _row(record: CallRecord, id_of: Callable[[str], int]) -> tuple[Any, ...]:
 
 
 def _ids(connection: sqlite3.Connection, texts: Iterable[str]) -> dict[str, int]:
-    """The numbers of these texts; new ones get one. Read anew for each batch: a transaction that failed took them back."""
+    """The numbers of these texts; new ones get one. Read for each batch: a transaction that failed took them back."""
     found: dict[str, int] = {}
     for text in texts:
         row = connection.execute("SELECT id FROM names WHERE name = ?", (text,)).fetchone()
@@ -143,7 +143,7 @@ def fold(connection: sqlite3.Connection, before: int, most: int) -> bool:
     holes = ",".join("?" * len(failed))
     line, sums = ", ".join(LINE), ", ".join(SUMS)
     connection.execute(
-        f"INSERT INTO days ({line}, {sums})"  # noqa: S608  names of ours
+        f"INSERT INTO days ({line}, {sums})"
         f" SELECT at / {DAY_MS}, {', '.join(LINE[1:])}, COUNT(*), SUM(outcome IN ({holes})),"
         f" {', '.join(f'SUM({name})' for name in SUMS[2:])}"
         f" FROM calls WHERE (at, id) <= (?, ?) GROUP BY 1, {', '.join(LINE[1:])}"

@@ -36,8 +36,8 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE budgets (kind TEXT, owner TEXT, machine TEXT, ends INTEGER NOT NULL,"
         " spent INTEGER NOT NULL, reserved INTEGER NOT NULL,"
         " PRIMARY KEY (kind, owner, machine)) WITHOUT ROWID",
+        *calls.SCHEMA,
     ),
-    calls.SCHEMA,
 )
 """What makes version N of version N - 1, from an empty file on. A released one never changes: a change is a new row."""
 
