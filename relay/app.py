@@ -40,6 +40,9 @@ from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import Batch
 from relay.snapshot import Snapshot
+from relay.state import database
+from relay.state.ledger import Ledger
+from relay.state.writer import Writer
 from relay.timers import TICK, Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.connections import connections_of
@@ -56,7 +59,7 @@ BACKLOG = 4096
 QUIET_TURNS = 3
 """Turns of the loop without a new connection after which none waits."""
 LOG_WAIT = 5.0
-"""Seconds the access log gets at the end."""
+"""Seconds the access log and the ledger get at the end, each."""
 
 
 class Relay:
@@ -92,7 +95,9 @@ class Relay:
         self._snapshot = Snapshot(config, self._memory)
         self._gate = self._make_gate(self._snapshot)
         self._metrics = Metrics()
-        self._batch = Batch(loop, [self._metrics.observe, access_log.observe])
+        self._writer = Writer(partial(database.connect, config.state.path / database.FILE))
+        self._ledger = Ledger(loop, self._writer, config.state.retention, time)
+        self._batch = Batch(loop, [self._metrics.observe, access_log.observe, self._ledger.observe])
         self._proxy = Proxy(
             self._gate, Tools(self._dialer, self._wheel), self._batch.add, process.log_bug
         )
@@ -104,7 +109,8 @@ class Relay:
         ids, overload = RequestIds(token_hex(6)), Overload(process.file_limit())
         self._port = Port(self._reception, self._wheel, ids, _patience(config), overload)
         self._seen = Seen(
-            self._proxy, self._gate, self._memory, access_log, self._live, log_dropped
+            *(self._proxy, self._gate, self._memory, access_log, self._ledger),
+            *(self._live, log_dropped),
         )
         self._metrics.sources = self._seen
         self._guard = admin.Guard(_token(config))
@@ -237,6 +243,8 @@ class Relay:
         await self._dialer.close()
         await self._demo_server.close()
         self._wheel.close()
+        self._ledger.close(LOG_WAIT)
+        self._writer.close(LOG_WAIT)
         self._access_log.close(LOG_WAIT)
 
     def _tick(self) -> None:
@@ -266,6 +274,7 @@ class Relay:
         self._port.memo.clear()
         self._guard.change(_token(config))
         self._access_log.format = config.observability.access_log
+        self._ledger.retention = config.state.retention
         self._metrics.configure(
             list(snapshot.routes),
             list(config.upstreams),

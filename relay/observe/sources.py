@@ -18,6 +18,7 @@ from relay.observe.accesslog import AccessLog
 from relay.observe.metrics import Sources
 from relay.proxy import Proxy
 from relay.snapshot import Snapshot
+from relay.state.ledger import Ledger
 from relay.upstream.queue import queue_of
 
 
@@ -30,6 +31,7 @@ class Seen(Sources):
         gate: Gate,
         memory: Memory,
         access_log: AccessLog,
+        ledger: Ledger,
         snapshot: Callable[[], Snapshot],
         log_dropped: Callable[[], int],
     ) -> None:
@@ -37,6 +39,7 @@ class Seen(Sources):
         self._gate = gate
         self._memory = memory
         self._access_log = access_log
+        self._ledger = ledger
         self._snapshot = snapshot
         self._log_dropped = log_dropped
         self._started = monotonic()
@@ -107,6 +110,9 @@ class Seen(Sources):
     def store_errors(self) -> Iterable[tuple[str, int]]:
         gate = self._gate
         return [("memory", gate.failures)] if isinstance(gate, RemoteGate) else []
+
+    def ledger_calls(self) -> tuple[int, int]:
+        return self._ledger.recorded, self._ledger.dropped
 
     def status(self) -> StatusReport:
         """The state of things for the status page."""

@@ -63,6 +63,15 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
 
 
+def prepare(folder: Path) -> Path:
+    """The database of a state folder, made where there is none; in one process. Raises as `create`."""
+    make_folder(folder)
+    path = folder / FILE
+    if not path.exists():
+        create(path)
+    return path
+
+
 def create(path: Path) -> None:
     """Makes an empty database where none is. Raises OSError or sqlite3.Error; then nothing is there."""
     new = path.with_name(f"{path.name}.new")

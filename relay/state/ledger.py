@@ -62,10 +62,15 @@ class Ledger:
         self._tidy: asyncio.TimerHandle | None = loop.call_later(FIRST_TIDY, self._look)
         self._closed = False
         self._losing = False
-        self.recorded = 0
-        """Calls handed over since the start."""
+        self._recorded = 0
         self.dropped = 0
         """Calls lost since the start."""
+
+    @property
+    def recorded(self) -> int:
+        """Calls written since the start."""
+        self._settle()
+        return self._recorded
 
     def observe(self, records: list[CallRecord]) -> None:
         """Less than a microsecond a call; never waits."""
@@ -100,13 +105,14 @@ class Ledger:
         if records:
             number = self._writer.put(partial(_write, records))
             self._handed.append((number, len(records)))
-            self.recorded += len(records)
 
     def _settle(self) -> None:
         """Takes note of what has been written."""
         written, handed = self._writer.written, self._handed
         while handed and handed[0][0] <= written:
-            self._waiting -= handed.popleft()[1]
+            _, count = handed.popleft()
+            self._waiting -= count
+            self._recorded += count
 
     def _lose(self, count: int) -> None:
         self.dropped += count

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from aiohttp import http_parser
 from relay import app
 from relay.config import file
 from relay.config.model import Config
+from relay.state import database
 from relay.workers import parent
 from relay.workers.cpus import usable_cpus
 
@@ -25,6 +28,9 @@ def serve(path: Path, human: bool | None = None) -> int:
     except file.ConfigErrors as error:
         sys.stderr.writelines(f"{fault}\n" for fault in error.faults)
         return 1
+    # Where that fails, the writer says so, and calls are served all the same.
+    with contextlib.suppress(OSError, sqlite3.Error):
+        database.prepare(config.state.path)
     workers = workers_of(config)
     if workers == 1:
         return app.serve(config, human=human)
