@@ -96,8 +96,10 @@ class Ledger:
         self._hand_over()
         if self._waiting and not self._writer.flush(timeout):
             self._settle()
-            if self._waiting:
-                self._lose(self._waiting)
+            left, self._waiting = self._waiting, 0
+            self._handed.clear()
+            if left:
+                self._lose(left)
 
     def _hand_over(self) -> None:
         self._timer = None
