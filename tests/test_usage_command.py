@@ -308,14 +308,17 @@ def bars(svg: str) -> list[tuple[str, float]]:
 
 @pytest.mark.parametrize("names", [1, 9, 10, 30])
 def test_a_chart_shows_all_money_of_a_day_and_names_the_dearest(names: int) -> None:
-    costs = {(20_000, f"key-{number:02}"): (number + 1) * 10**9 for number in range(names)}
+    costs: chart.Costs = {
+        (20_000, f"key-{number:02}"): (number + 1) * 10**9 for number in range(names)
+    }
 
     svg = chart.draw(costs, "key")
 
     heights = bars(svg)
     dollars = sum(range(1, names + 1))
     unit = sum(height for _, height in heights) / dollars
-    assert heights[0] == ("c0", pytest.approx(names * unit, abs=0.02))
+    assert heights[0][0] == "c0"
+    assert heights[0][1] == pytest.approx(names * unit, abs=0.02)
     assert len(heights) == min(names, chart.MOST + 1)
     assert (f"other ({names - chart.MOST})" in svg) == (names > chart.MOST + 1)
 
