@@ -18,6 +18,7 @@ COMPILED = (
     *("connection", "heads", "overload", "port", "reception"),
     *("admission/gate", "admission/memory", "admission/principals", "admission/purse"),
     *("admission/windows", "admission/authority", "admission/refusals", "admission/remote"),
+    *("admission/budgets", "admission/period"),
     *("upstream/account", "upstream/attempt", "upstream/balance", "upstream/breaker"),
     *("upstream/budget", "upstream/connections", "upstream/encoding", "upstream/endpoint"),
     *("upstream/failover", "upstream/percentile", "upstream/queue", "upstream/request"),

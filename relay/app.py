@@ -22,6 +22,7 @@ import uvloop
 from aiohttp import web
 
 from relay import admin, banner, process, reload
+from relay.admission.budgets import Budgets
 from relay.admission.gate import Gate
 from relay.call import RequestIds
 from relay.config.model import Config
@@ -40,9 +41,8 @@ from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import Batch
 from relay.snapshot import Snapshot
-from relay.state import database
+from relay.state.keeper import Keeper
 from relay.state.ledger import Ledger
-from relay.state.writer import Writer
 from relay.timers import TICK, Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.connections import connections_of
@@ -59,7 +59,7 @@ BACKLOG = 4096
 QUIET_TURNS = 3
 """Turns of the loop without a new connection after which none waits."""
 LOG_WAIT = 5.0
-"""Seconds the access log and the ledger get at the end, each."""
+"""Seconds the access log gets at the end."""
 
 
 class Relay:
@@ -94,9 +94,9 @@ class Relay:
         self._demo: Demo | None = None
         self._snapshot = Snapshot(config, self._memory)
         self._gate = self._make_gate(self._snapshot)
+        self._keeper = Keeper.of(loop, config, self._gate)
         self._metrics = Metrics()
-        self._writer = Writer(partial(database.connect, config.state.path / database.FILE))
-        self._ledger = Ledger(loop, self._writer, config.state.retention, time)
+        self._ledger = Ledger.of(loop, config)
         self._batch = Batch(loop, [self._metrics.observe, access_log.observe, self._ledger.observe])
         self._proxy = Proxy(
             self._gate, Tools(self._dialer, self._wheel), self._batch.add, process.log_bug
@@ -110,7 +110,7 @@ class Relay:
         self._port = Port(self._reception, self._wheel, ids, _patience(config), overload)
         self._seen = Seen(
             *(self._proxy, self._gate, self._memory, access_log, self._ledger),
-            *(self._live, log_dropped),
+            *(lambda: self._snapshot, log_dropped, self._keeper),
         )
         self._metrics.sources = self._seen
         self._guard = admin.Guard(_token(config))
@@ -121,19 +121,17 @@ class Relay:
         self._admin_runner: web.AppRunner | None = None
         self._beat: asyncio.TimerHandle | None = None
 
-    def _live(self) -> Snapshot:
-        return self._snapshot
-
     def _make_directory(self) -> Directory:
         return Directory(listener=log_state)
 
     def _make_gate(self, snapshot: Snapshot) -> Gate:
-        return Gate(snapshot.principals, snapshot.config.groups)
+        return Gate(snapshot.principals, snapshot.config.groups, Budgets(kept=True))
 
     # -- the life of the process --
 
     async def run(self) -> None:
         """Serves until it is told to stop. Raises OSError when a port cannot be had."""
+        self._keeper.start()
         await self._demo_server.start()
         self._demo = Demo(self._demo_server.port, self._demo_server.credential, self._demo_key)
         self._apply(Snapshot(self._config, self._memory, self._demo))
@@ -243,8 +241,8 @@ class Relay:
         await self._dialer.close()
         await self._demo_server.close()
         self._wheel.close()
-        self._ledger.close(LOG_WAIT)
-        self._writer.close(LOG_WAIT)
+        self._keeper.close()
+        self._ledger.close()
         self._access_log.close(LOG_WAIT)
 
     def _tick(self) -> None:
@@ -269,6 +267,7 @@ class Relay:
         self._snapshot = self._reception.snapshot = snapshot
         purses = self._gate.reload(snapshot.principals, config.groups)
         self._catch_up()
+        self._keeper.policy = config.on_store_failure.budgets
         self._port.patience = _patience(config)
         self._watch.configure(config.server)
         self._port.memo.clear()
@@ -346,7 +345,7 @@ class Relay:
             for name, route in self._snapshot.routes.items()
             if route.static is None and not route.pool.usable(now, ())
         ]
-        return [*models, *self._watch.limps()]
+        return [*models, *self._keeper.degraded(), *self._watch.limps()]
 
 
 def new_demo_key() -> str:

@@ -82,9 +82,18 @@ def memory(records: Sequence[CallRecord] = ()) -> Iterator[sqlite3.Connection]:
 
 def store(folder: Path, records: Sequence[CallRecord]) -> Path:
     """A database file of a relay that has ended."""
-    path = database.prepare(folder)
+    path = made(folder)
     with contextlib.closing(database.connect(path)) as connection:
         calls.write(connection, records)
+    return path
+
+
+def made(folder: Path) -> Path:
+    """An empty database."""
+    database.make_folder(folder)
+    path = folder / database.FILE
+    if not path.exists():
+        database.create(path)
     return path
 
 

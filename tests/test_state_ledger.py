@@ -14,7 +14,7 @@ import pytest
 from relay.state import calls, database, ledger
 from relay.state.ledger import MOST_WAITING, Ledger
 from relay.state.writer import Work, Writer
-from tests.recorded import DAY, FIRST, call
+from tests.recorded import DAY, FIRST, call, made
 from tests.rig.deadlines import WAIT, scenario, within
 
 
@@ -26,8 +26,8 @@ def stored(path: Path) -> list[str]:
 class Watched(Writer):
     """Tells when something is handed over."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
-        super().__init__(connect)
+    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__(path, connect)
         self.given = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -52,18 +52,17 @@ def keeping(path: Path, blocked: Event | None = None) -> Iterator[tuple[Ledger, 
             blocked.wait(WAIT)
         return database.connect(path)
 
-    writer = Watched(connect)
-    made = Ledger(asyncio.get_running_loop(), writer, 90 * DAY, lambda: FIRST + 95 * DAY)
+    writer = Watched(path, connect)
+    kept = Ledger(asyncio.get_running_loop(), writer, 90 * DAY, lambda: FIRST + 95 * DAY)
     try:
-        yield made, writer
+        yield kept, writer
     finally:
-        made.close(WAIT)
-        writer.close(WAIT)
+        kept.close(WAIT)
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return database.prepare(tmp_path)
+    return made(tmp_path)
 
 
 @scenario

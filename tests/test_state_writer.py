@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from time import monotonic
 import pytest
 
 from relay.state import database
-from relay.state.database import FILE
+from relay.state.database import ASIDES, FILE
 from relay.state.writer import EVERY, Work, Writer
 from tests.rig.deadlines import WAIT
 
@@ -24,8 +25,10 @@ def path(tmp_path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def writing(connect: Callable[[], sqlite3.Connection]) -> Iterator[Writer]:
-    writer = Writer(connect)
+def writing(
+    path: Path, connect: Callable[[], sqlite3.Connection] | None = None
+) -> Iterator[Writer]:
+    writer = Writer(path, connect or (lambda: database.connect(path)))
     try:
         yield writer
     finally:
@@ -45,7 +48,7 @@ def stored(path: Path) -> list[tuple[str, int]]:
 
 
 def test_what_is_handed_over_is_written_in_order(path: Path) -> None:
-    with writing(lambda: database.connect(path)) as writer:
+    with writing(path) as writer:
         for amount in range(100):
             number = writer.put(spends(amount))
         flushed = writer.flush(WAIT)
@@ -56,7 +59,7 @@ def test_what_is_handed_over_is_written_in_order(path: Path) -> None:
 
 
 def test_the_end_writes_what_is_left_at_once(path: Path) -> None:
-    with writing(lambda: database.connect(path)) as writer:
+    with writing(path) as writer:
         writer.put(spends(1))
         writer.flush(WAIT)
         writer.put(spends(2, "b"))
@@ -79,7 +82,7 @@ def test_transactions_are_few(path: Path) -> None:
         )
         return connection
 
-    with writing(connect) as writer:
+    with writing(path, connect) as writer:
         writer.put(spends(0))
         writer.flush(WAIT)
         goal = [writer.put(spends(amount)) for amount in range(1, 50)][-1]
@@ -102,7 +105,7 @@ def test_a_failure_is_kept_as_state_and_healed_by_trying_again(
             raise sqlite3.OperationalError("database or disk is full")
         spends(5)(connection)
 
-    with writing(lambda: database.connect(path)) as writer:
+    with writing(path) as writer:
         assert writer.up
         writer.put(work)
         assert failed.wait(WAIT)
@@ -119,13 +122,14 @@ def test_a_failure_is_kept_as_state_and_healed_by_trying_again(
 def test_a_failure_that_stays_is_told_once_and_no_end_waits_for_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    path = tmp_path / FILE
     tries = [Event() for _ in range(3)]
 
     def connect() -> sqlite3.Connection:
         next(event for event in tries if not event.is_set()).set()
-        return database.connect(tmp_path / FILE)
+        return database.connect(path)
 
-    with writing(connect) as writer:
+    with writing(path, connect) as writer:
         writer.put(spends(1))
         assert tries[1].wait(WAIT)
         began = monotonic()
@@ -144,7 +148,7 @@ def test_a_bug_in_one_work_holds_up_no_other(path: Path, caplog: pytest.LogCaptu
     def wrong(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO budgets VALUES (?)", ("too", "many"))
 
-    with writing(lambda: database.connect(path)) as writer:
+    with writing(path) as writer:
         for work in (spends(1), wrong, spends(2, "b")):
             writer.put(work)
         flushed = writer.flush(WAIT)
@@ -157,7 +161,7 @@ def test_a_bug_in_one_work_holds_up_no_other(path: Path, caplog: pytest.LogCaptu
 
 def test_several_writers_of_one_file_take_turns(path: Path) -> None:
     with contextlib.ExitStack() as stack:
-        writers = [stack.enter_context(writing(lambda: database.connect(path))) for _ in range(4)]
+        writers = [stack.enter_context(writing(path)) for _ in range(4)]
         for number, writer in enumerate(writers):
             for amount in range(20):
                 writer.put(spends(amount, f"k{number}"))
@@ -167,6 +171,20 @@ def test_several_writers_of_one_file_take_turns(path: Path) -> None:
     assert all(writer.errors == 0 for writer in writers)
 
 
+def test_a_file_that_has_been_replaced_is_noticed(path: Path) -> None:
+    with writing(path) as writer:
+        writer.put(spends(1))
+        writer.flush(WAIT)
+        for ending in ASIDES:
+            os.unlink(f"{path}{ending}")
+        database.create(path)
+        writer.put(spends(2, "b"))
+        writer.flush(WAIT)
+
+        assert stored(path) == [("b", 2)]
+        assert writer.errors == 0
+
+
 def test_behind_is_the_time_since_the_oldest_was_handed_over(path: Path) -> None:
     held, go = Event(), Event()
 
@@ -174,7 +192,7 @@ def test_behind_is_the_time_since_the_oldest_was_handed_over(path: Path) -> None
         held.set()
         assert go.wait(WAIT)
 
-    with writing(lambda: database.connect(path)) as writer:
+    with writing(path) as writer:
         before = monotonic()
         writer.put(work)
         assert held.wait(WAIT)

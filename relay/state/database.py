@@ -63,15 +63,6 @@ def make_folder(folder: Path) -> None:
     folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
 
 
-def prepare(folder: Path) -> Path:
-    """The database of a state folder, made where there is none; in one process. Raises as `create`."""
-    make_folder(folder)
-    path = folder / FILE
-    if not path.exists():
-        create(path)
-    return path
-
-
 def create(path: Path) -> None:
     """Makes an empty database where none is. Raises OSError or sqlite3.Error; then nothing is there."""
     new = path.with_name(f"{path.name}.new")
@@ -103,12 +94,27 @@ def connect(path: Path) -> sqlite3.Connection:
 
 def read_only(path: Path) -> sqlite3.Connection:
     """To look at it while a relay runs. Raises as `connect`; what an older relay made is read as it is."""
-    connection = _open(path, "ro")
+    connection = look(path)
     try:
         version_of(connection, path)
     except BaseException:
         connection.close()
         raise
+    return connection
+
+
+def look(path: Path) -> sqlite3.Connection:
+    """To read what can be read, whatever it is."""
+    connection = _open(path, "ro")
+    try:
+        connection.execute("PRAGMA schema_version").close()
+    except sqlite3.OperationalError:
+        connection.close()
+        wal = Path(f"{path}-wal")
+        if wal.exists() and wal.stat().st_size:
+            raise
+        # On a disk that takes no writes SQLite cannot make the index of a log, and there is no log: nobody writes.
+        connection = _open(path, "ro&immutable=1")
     return connection
 
 
@@ -139,6 +145,21 @@ def version_of(connection: sqlite3.Connection, path: Path) -> int:
     if version == 0 and not path.name.endswith(".new"):
         raise NotOurs("no relay has made this database")
     return version
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file this is; None where there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def is_damage(error: Exception | None) -> bool:
+    """Whether the file is at fault, not the disk or whoever else uses it."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return isinstance(error, NotOurs) or code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def faults(connection: sqlite3.Connection, table: str | None = None) -> list[str]:

@@ -13,11 +13,13 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from time import time
 from typing import Final
 
+from relay.config.model import Config
 from relay.observe import logs
 from relay.records import CallRecord
-from relay.state import calls
+from relay.state import calls, database
 from relay.state.writer import Writer
 
 log = logs.get("ledger")
@@ -33,6 +35,9 @@ FIRST_TIDY: Final = 20.0
 """Seconds after the start."""
 STEP: Final = 2000
 """Old calls summed up at once: ten milliseconds of the thread, for which other processes wait to write."""
+
+LAST_WRITE: Final = 5.0
+"""Seconds the disk gets at the end."""
 
 DAY: Final = 86_400
 
@@ -87,14 +92,21 @@ class Ledger:
         if self._timer is None:
             self._timer = self._loop.call_later(HAND_OVER, self._hand_over)
 
-    def close(self, timeout: float) -> None:
+    @classmethod
+    def of(cls, loop: asyncio.AbstractEventLoop, config: Config) -> Ledger:
+        """As the configuration says, with a thread of its own: what waits for the disk here holds up no budgets."""
+        path = config.state.path / database.FILE
+        writer = Writer(path, partial(database.connect, path))
+        return cls(loop, writer, config.state.retention, time)
+
+    def close(self, timeout: float = LAST_WRITE) -> None:
         """Waits up to `timeout` seconds until all is written; what is not counts as dropped."""
         self._closed = True
         for timer in (self._timer, self._tidy):
             if timer is not None:
                 timer.cancel()
         self._hand_over()
-        if self._waiting and not self._writer.flush(timeout):
+        if not self._writer.close(timeout):
             self._settle()
             left, self._waiting = self._waiting, 0
             self._handed.clear()

@@ -6,14 +6,17 @@ when the last of them has ended, however they ended, and what stands in the file
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import sqlite3
 from pathlib import Path
 from threading import Event
 from time import monotonic
 from typing import Final
 
-from relay.state.database import FILE_MODE
+from relay.state import database
+from relay.state.database import FILE_MODE, make_folder, read_only
 
 FILE: Final = "lock"
 
@@ -30,11 +33,28 @@ class Taken(Exception):
 class Lock:
     """Held until `release`, or the end of this process and of all that it forked."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, used: bool) -> None:
         self._descriptor = descriptor
+        self.used = used
+        """A relay has run on this folder before."""
 
     def release(self) -> None:
         os.close(self._descriptor)
+
+
+def enter(folder: Path) -> Lock | None:
+    """Makes the folder, and takes its lock. None where that cannot be: what is said and done then is the keeper's.
+
+    Raises Taken, and NewerVersion for a folder of a newer relay.
+    """
+    try:
+        make_folder(folder)
+        held = take(folder)
+    except OSError:
+        held = None
+    with contextlib.suppress(sqlite3.Error, OSError):
+        read_only(folder / database.FILE).close()
+    return held
 
 
 def take(folder: Path, patience: float = PATIENCE) -> Lock:
@@ -44,12 +64,13 @@ def take(folder: Path, patience: float = PATIENCE) -> Lock:
     try:
         if not _locked(descriptor, patience):
             raise Taken(f"another relay{_holder(descriptor)} uses the state folder {folder}")
+        used = os.fstat(descriptor).st_size > 0
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
     except BaseException:
         os.close(descriptor)
         raise
-    return Lock(descriptor)
+    return Lock(descriptor, used)
 
 
 def _locked(descriptor: int, patience: float) -> bool:

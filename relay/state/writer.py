@@ -11,11 +11,12 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from time import monotonic
 from typing import Final
 
 from relay.observe import logs
-from relay.state.database import NewerVersion
+from relay.state.database import NewerVersion, identity
 
 log = logs.get("state")
 
@@ -43,10 +44,13 @@ _BUGS: Final = (
 class Writer:
     """Its thread starts with the first work, hence after any fork, and ends with `close`."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection]) -> None:
+    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection]) -> None:
         """`connect` is called in the thread, before the first work and after a failure. It may raise OSError, too."""
+        self._path = path
         self._connect = connect
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+        """Which file that is connected to."""
         self._works: deque[Work] = deque()
         self._given = 0
         self._done = 0
@@ -61,7 +65,9 @@ class Writer:
         self.errors = 0
         """Tries that failed, since the start."""
         self.error: str | None = None
-        """What keeps the store away, in a word of SQLite or the system; None while it is up."""
+        """What keeps the store away, in words of SQLite or the system; None while it is up."""
+        self.cause: Exception | None = None
+        """The last failure."""
         self._failed_at = 0.0
 
     # -- the loop's side: nothing here waits --
@@ -160,9 +166,13 @@ class Writer:
         return True
 
     def _write(self, batch: list[Work]) -> None:
+        if self._connection is not None and identity(self._path) != self._file:
+            # Somebody has moved or deleted it: what we write there would be gone.
+            self._disconnect()
         connection = self._connection
         if connection is None:
             connection = self._connection = self._connect()
+            self._file = identity(self._path)
         connection.execute("BEGIN IMMEDIATE")
         for work in list(batch):
             try:
@@ -201,7 +211,7 @@ class Writer:
         self._disconnect()
         self.errors += 1
         coming = self.error is None
-        self.error = reason_of(error)
+        self.error, self.cause = reason_of(error), error
         if coming:
             self._failed_at = monotonic()
             log.error("store_down", store=STORE, reason=self.error)

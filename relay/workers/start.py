@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import sqlite3
 import sys
 from pathlib import Path
 
@@ -13,7 +11,8 @@ from aiohttp import http_parser
 from relay import app
 from relay.config import file
 from relay.config.model import Config
-from relay.state import database
+from relay.state import lock
+from relay.state.database import FILE, NewerVersion
 from relay.workers import parent
 from relay.workers.cpus import usable_cpus
 
@@ -28,13 +27,25 @@ def serve(path: Path, human: bool | None = None) -> int:
     except file.ConfigErrors as error:
         sys.stderr.writelines(f"{fault}\n" for fault in error.faults)
         return 1
-    # Where that fails, the writer says so, and calls are served all the same.
-    with contextlib.suppress(OSError, sqlite3.Error):
-        database.prepare(config.state.path)
+    folder = config.state.path
+    try:
+        held = lock.enter(folder)
+    except (lock.Taken, NewerVersion) as error:
+        sys.stderr.write(f"relay: {error}\n")
+        return 1
+    if held is not None and held.used and not (folder / FILE).exists():
+        config.notices.append(
+            f"state.path: a relay has used this folder before, but {FILE} is gone: "
+            "budgets start from nothing."
+        )
     workers = workers_of(config)
-    if workers == 1:
-        return app.serve(config, human=human)
-    return parent.serve(config, workers, human=human)
+    try:
+        if workers == 1:
+            return app.serve(config, human=human)
+        return parent.serve(config, workers, human=human)
+    finally:
+        if held is not None:
+            held.release()
 
 
 def workers_of(config: Config) -> int:
