@@ -44,11 +44,6 @@ PENDING: Final = (
     ),
     Pending(("on_store_failure.rates",), lambda policy: policy != "open", _NO_STORE),
     Pending(
-        ("keys.*.abort_billing",),
-        lambda policy: policy == "drain",
-        "answers of clients that left are not read on yet: what was delivered is billed.",
-    ),
-    Pending(
         ("keys.*.on_revoke",),
         lambda policy: policy != "finish",
         "running answers of a revoked key are not cut yet: they finish.",
