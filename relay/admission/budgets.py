@@ -131,5 +131,6 @@ class Budgets:
         changed[:] = rest
         for period in taken:
             ends, spent, reserved = period.record()
-            rows.append((*period.account, ends, min(spent, LARGEST), min(reserved, LARGEST)))
+            if ends:
+                rows.append((*period.account, ends, min(spent, LARGEST), min(reserved, LARGEST)))
         return rows
