@@ -99,11 +99,6 @@ class Price:
         """The same outside all windows."""
         return _cost(usage, self._base)
 
-    @property
-    def has_windows(self) -> bool:
-        """Whether it matters when a call starts."""
-        return bool(self._windows)
-
     def worst(self, taken: int, given: int) -> int:
         """Nano-dollars that a call of at most so many tokens can cost: no hour is dearer, no token cached."""
         worst = 0

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from relay.state import database
-from tests.crew import pid_of, several, shown, started
+from tests.crew import about, pid_of, several, shown, started
 from tests.rig import KEY, RawClient, RelayProcess, Upstream, config, scenario, within
 from tests.rig import scripts as say
 from tests.rig.raw_client import chat_body, request
@@ -211,6 +211,18 @@ async def test_without_a_disk_calls_are_served_and_counted_as_lost(tmp_path: Pat
             assert [answer.status for answer in answers] == [200] * 5
             lines = [line for line in relay.lines if line["event"] == "ledger_drops"]
             assert len(lines) == 1
+
+
+@scenario
+async def test_a_reload_says_that_another_folder_needs_a_restart(tmp_path: Path) -> None:
+    async with Upstream() as upstream:
+        fields = fields_of(1, upstream)
+        async with RelayProcess(fields, tmp_path) as relay:
+            relay.write(fields | {"state": {"path": "elsewhere", "retention": "1d"}})
+            relay.reload()
+            line = await relay.log(about("reloaded"))
+
+            assert line["state"] == ["another path needs a restart"]
 
 
 @scenario
