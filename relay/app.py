@@ -42,12 +42,14 @@ from relay.reception import Reception
 from relay.records import Batch
 from relay.snapshot import Snapshot
 from relay.state.keeper import Keeper
+from relay.state.ledger import Ledger
 from relay.timers import TICK, Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.connections import connections_of
 from relay.upstream.demo import DemoServer
 from relay.upstream.dial import Dialer
-from relay.upstream.endpoint import Directory, Endpoint
+from relay.upstream.directory import Directory
+from relay.upstream.endpoint import Endpoint
 from relay.upstream.probes import Probes
 from relay.watch import Watch
 
@@ -95,7 +97,8 @@ class Relay:
         self._gate = self._make_gate(self._snapshot)
         self._keeper = Keeper.of(loop, config, self._gate)
         self._metrics = Metrics()
-        self._batch = Batch(loop, [self._metrics.observe, access_log.observe])
+        self._ledger = Ledger.of(loop, config)
+        self._batch = Batch(loop, [self._metrics.observe, access_log.observe, self._ledger.observe])
         self._proxy = Proxy(
             self._gate, Tools(self._dialer, self._wheel), self._batch.add, process.log_bug
         )
@@ -107,7 +110,8 @@ class Relay:
         ids, overload = RequestIds(token_hex(6)), Overload(process.file_limit())
         self._port = Port(self._reception, self._wheel, ids, _patience(config), overload)
         self._seen = Seen(
-            self._proxy, self._gate, self._memory, access_log, self._live, log_dropped, self._keeper
+            *(self._proxy, self._gate, self._memory, access_log, self._ledger),
+            *(lambda: self._snapshot, log_dropped, self._keeper),
         )
         self._metrics.sources = self._seen
         self._guard = admin.Guard(_token(config))
@@ -117,9 +121,6 @@ class Relay:
         self._front_runner = web.ServerRunner(Front(self._port))
         self._admin_runner: web.AppRunner | None = None
         self._beat: asyncio.TimerHandle | None = None
-
-    def _live(self) -> Snapshot:
-        return self._snapshot
 
     def _make_directory(self) -> Directory:
         return Directory(listener=log_state)
@@ -242,6 +243,7 @@ class Relay:
         await self._demo_server.close()
         self._wheel.close()
         self._keeper.close()
+        self._ledger.close()
         self._access_log.close(LOG_WAIT)
 
     def _tick(self) -> None:
@@ -272,6 +274,7 @@ class Relay:
         self._port.memo.clear()
         self._guard.change(_token(config))
         self._access_log.format = config.observability.access_log
+        self._ledger.retention = config.state.retention
         self._metrics.configure(
             list(snapshot.routes),
             list(config.upstreams),
