@@ -24,7 +24,14 @@ from pydantic import ValidationError
 
 from relay.config.faults import Fault, explain
 from relay.config.keylines import Problem, Report, Unreadable, Wrong, batches, parse, variables
-from relay.config.keytable import NO_LIMITS, FiledKey, FiledLimits, KeyTable, Plan
+from relay.config.keytable import (
+    NO_LIMITS,
+    FiledKey,
+    FiledLimits,
+    FormerHash,
+    KeyTable,
+    Plan,
+)
 from relay.config.model import KeyConfig
 from relay.config.rules import KnownKeys, key_files, known_keys, nearest
 from relay.config.types import SHORTEST_KEY, Reading, is_placeholder, is_sendable
@@ -45,7 +52,7 @@ def without_a_break() -> None:
 
 
 class _Line(Struct, gc=False, forbid_unknown_fields=True):
-    """A line as it is written. A null counts as not written."""
+    """A line as most are written. A null counts as not written; what was rotated is read by the model."""
 
     id: Annotated[str, Meta(min_length=1, max_length=128)]
     key: str | None = None
@@ -146,6 +153,9 @@ class KeyFiles:
         """Raises Wrong when its id or the key itself is taken."""
         id, digest, known = key.id, key.hash, self._known
         place = taken = None
+        for former in key.previous:
+            if former.hash in known.digests:
+                digest = former.hash
         if id in known.ids or digest in known.digests:
             place = known.ids.get(id)
         else:
@@ -153,6 +163,8 @@ class KeyFiles:
             if taken is None:
                 self._lines.append(number)
                 return
+            if taken is key:
+                raise Wrong([(("previous",), "holds the same key twice")])
             place = self._place(taken) if taken.id == id else None
         if place is not None:
             raise Wrong([(("id",), f"'{id}' is already the id of {place}")])
@@ -232,7 +244,7 @@ class KeyFiles:
         if key is None or problems:
             raise Wrong(problems)
         if key.digest is None:
-            self._leave_out(key.id, number)
+            self._leave_out(key, number)
             return None
         if key.key is not None and len(key.key.get_secret_value()) < SHORTEST_KEY:
             self.table.weak.append(key.id)
@@ -242,12 +254,17 @@ class KeyFiles:
             (models, limits, key.group, key.weight, key.abort_billing, key.on_revoke)
         )
         assert plan is not None, "a rule has looked for the group"
-        return FiledKey(key.id, key.digest, plan.plan, key.expires, tuple(map(str, key.allow_ips)))
+        former = tuple([FormerHash(one.hash, one.until) for one in key.previous])
+        addresses = tuple(map(str, key.allow_ips))
+        return FiledKey(key.id, key.digest, plan.plan, key.expires, addresses, former)
 
-    def _leave_out(self, id: str, number: int) -> None:
+    def _leave_out(self, key: KeyConfig, number: int) -> None:
         """An entry without a key or a hash. Its id is taken all the same."""
+        id = key.id
         if id not in self._known.ids and self.table.of_id(id) is None:
             self.table.left_out.append(id)
+            if key.on_revoke == "cut":
+                self.table.cut.append(id)
             self._known.ids[id] = f"{self._files[-1]}:{number}"
 
     def _rules(self, data: Mapping[str, Any]) -> Iterator[Problem]:

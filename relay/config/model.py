@@ -227,6 +227,13 @@ class Limits(Section):
     usd_per_month: Usd | None = Field(None, description="US$ per month, UTC (default: none)")
 
 
+class PreviousKey(Section):
+    """What a key was before it was rotated."""
+
+    hash: KeyHash = Field(description="SHA-256 of the key before a rotation (required)")
+    until: Instant = Field(description="Refused from then on, UTC (required)")
+
+
 class KeyConfig(Section):
     """A key of ours, for one client."""
 
@@ -236,6 +243,9 @@ class KeyConfig(Section):
     )
     hash: KeyHash | None = Field(
         None, description="Or its SHA-256, as `relay keys new` writes it (default: none)"
+    )
+    previous: list[PreviousKey] = Field(
+        [], description="What it was before `relay keys rotate`, good for a while (default: none)"
     )
     models: list[Text] = Field(
         ["*"], description="Models it may use; * fits anything (default: all)"
