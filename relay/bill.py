@@ -37,14 +37,14 @@ class Bill:
     ) -> None:
         """Reserves over all limits of the key at once. Raises the refusal, and has taken nothing then."""
         principal = call.principal
-        purse = gate.purse(principal)
+        purse = gate.purse(principal).of(route.name)
         self._call = call
         need = NO_NEED
         self._bound = len(call.body)
         if purse.counts_tokens:
             self._bound = chat.prompt_bound(route.image_tokens)
             need = snapshot.need(route, chat, self._bound, money=purse.counts_money)
-        self.caps_output = purse.has_budget and chat.max_tokens is None
+        self.caps_output = purse.caps_output and chat.max_tokens is None
         """An answer must not outgrow a budget that has reserved only so much for it."""
         lease = gate.reserve(
             principal, route.name, need, call.received, call.record.received, applicant

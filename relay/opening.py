@@ -265,7 +265,8 @@ class Opening(Waits):
 
     def _base_lines(self) -> bytes:
         call = self.call
-        return self._proxy.lines(self._snapshot, call.head, call.request_id, call.principal)
+        model = call.record.model
+        return self._proxy.lines(self._snapshot, call.head, call.request_id, call.principal, model)
 
     # -- signs of life --
 

@@ -69,10 +69,15 @@ class Proxy:
             self.on_idle()
 
     def lines(
-        self, snapshot: Snapshot, head: Head | None, request_id: bytes, principal: Principal | None
+        self,
+        snapshot: Snapshot,
+        head: Head | None,
+        request_id: bytes,
+        principal: Principal | None,
+        model: str | None = None,
     ) -> bytes:
         """The header lines that every answer carries."""
-        limits = b"" if principal is None else self.gate.headers(principal, monotonic())
+        limits = b"" if principal is None else self.gate.headers(principal, monotonic(), model)
         cors = b""
         if head is not None and head.origin is not None:
             cors = snapshot.cors.lines(head.origin)

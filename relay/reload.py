@@ -12,8 +12,8 @@ from itertools import islice
 from threading import Event
 from typing import Final, NamedTuple
 
-from relay.admission.gate import Purse
 from relay.admission.principals import Principals
+from relay.admission.purse import Purse
 from relay.config import file
 from relay.config.keytable import KeyTable
 from relay.config.model import Config

@@ -18,7 +18,7 @@ WALL = 1_800_000_000.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class ModelLimits:
     rpm: int | None = None
     tpm: int | None = None
     concurrent: int | None = None
@@ -27,6 +27,12 @@ class Limits:
     tokens_per_month: int | None = None
     usd_per_day: float | None = None
     usd_per_month: float | None = None
+    shadow: bool = False
+
+
+@dataclass(frozen=True)
+class Limits(ModelLimits):
+    models: dict[str, ModelLimits] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ RULES = {
     f"keys: [{{id: a, hash: '{HASH}'}}, {{id: b, hash: '{HASH}'}}]": "keys[1].hash: is the same key",
     f"keys: [{{id: a, key: {STRONG}}}, {{id: b, key: {STRONG}}}]": "is the same key as that of keys[0]",
     "keys: [{id: a, group: team}]": "there is no group 'team'",
+    "keys: [{id: a, limits: {models: {n: {rpm: 1}}}}]": "keys[0].limits.models.n: there is no model",
+    "models: {nn: {static: x}}\ngroups: {g: {limits: {models: {n: {rpm: 1}}}}}": "did you mean 'nn'?",
     "keys: [{id: a, key: change-me-before-use}]": "is a placeholder",
     "keys: [{id: a, key: sk-your-api-key-here}]": "is a placeholder",
     "keys: [{id: a, key: sk-xxxxxxxxxxxxxxxxxxxx}]": "is a placeholder",

@@ -367,4 +367,4 @@ def test_a_purse_knows_whether_tokens_matter_to_the_key_or_its_group(
     for gate, shop in (grouped(limits, Limits()), grouped(Limits(), limits)):
         purse = gate.purse(shop)
 
-        assert (purse.counts_tokens, purse.has_budget) == (counts, budget)
+        assert (purse.counts_tokens, purse.caps_output) == (counts, budget)

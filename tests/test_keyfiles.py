@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from relay.config.faults import ConfigErrors
 from relay.config.file import load
-from relay.config.keytable import FiledKey
-from relay.config.model import Config, KeyConfig
+from relay.config.keytable import FiledKey, FiledModelLimits
+from relay.config.model import Config, KeyConfig, ModelLimits
 
 KEY = "sk-0123456789-abcdef"
 SECRET = "sk-live-9f8e7d6c5b4a39281706f5e4d3c2b1a0"
@@ -52,13 +52,18 @@ def faults(folder: Path, *lines: str, **more: object) -> list[str]:
     return [str(fault).replace(f"{folder}/", "") for fault in caught.value.faults]
 
 
+def amounts(limits: ModelLimits | FiledModelLimits) -> tuple[object, ...]:
+    return tuple(getattr(limits, name) for name in ModelLimits.model_fields)
+
+
 def meaning(key: KeyConfig | FiledKey) -> tuple[object, ...]:
     limits = key.limits
     return (
         key.id,
         key.digest if isinstance(key, KeyConfig) else key.hash,
         tuple(key.models),
-        *(getattr(limits, name) for name in type(KeyConfig(id="x").limits).model_fields),
+        *amounts(limits),
+        {name: amounts(own) for name, own in limits.models.items()},
         key.expires,
         tuple(key.allow_ips),
         key.abort_billing,
@@ -98,6 +103,9 @@ FULL = {
         dict.fromkeys(FULL) | {"id": "shop", "key": None, "hash": HASH},
         {"id": "shop", "hash": HASH, "limits": dict.fromkeys(["rpm", "usd_per_day"])},
         {"id": 'quo"ted\\', "hash": HASH},
+        {"id": "shop", "hash": HASH, "limits": {"rpm": 1, "shadow": True}},
+        {"id": "shop", "hash": HASH, "limits": {"rpm": 1, "shadow": False, "models": {}}},
+        {"id": "shop", "hash": HASH, "limits": {"models": {"m": {"rpm": 1, "shadow": True}}}},
     ],
 )
 def test_a_line_means_what_the_same_entry_means_under_keys(
@@ -125,7 +133,10 @@ ENTRY = st.fixed_dictionaries(
         | odd,
         "models": st.lists(name | odd, max_size=2) | odd,
         "limits": st.dictionaries(
-            st.sampled_from(["rpm", "tpm", "usd_per_day", "usd_per_month", "rps"]), count
+            st.sampled_from(["rpm", "tpm", "usd_per_day", "usd_per_month", "rps", "shadow"]), count
+        )
+        | st.fixed_dictionaries(
+            {"models": st.dictionaries(st.sampled_from(["m", "n"]), st.just({"rpm": 1})) | odd}
         )
         | odd,
         "expires": st.sampled_from(
@@ -249,6 +260,10 @@ def test_without_key_files_the_digest_is_that_of_the_file(tmp_path: Path) -> Non
         (
             line(id="a", hash=HASH, group="team-b"),
             ":1:96: group: there is no group 'team-b', did you mean 'team-a'?",
+        ),
+        (
+            line(id="a", hash=HASH, limits={"models": {"n": {"rpm": 1}}}),
+            ":1:118: limits.models.n: there is no model 'n' (there are: 'm')",
         ),
         (line(hash=HASH), ":1:1: id: is required"),
         (

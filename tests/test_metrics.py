@@ -38,6 +38,9 @@ class Everything(Sources):
     def key_ratios(self) -> Iterable[tuple[str, str, float]]:
         return [("shop", "rpm", 0.25), ("shop", "usd_per_month", 0.5)]
 
+    def shadow_refusals(self) -> Iterable[tuple[str, str, int]]:
+        return [("shop", "rpm", 3)]
+
     def key_expiries(self) -> Iterable[tuple[str, float]]:
         return [("shop", STARTED)]
 

@@ -82,7 +82,7 @@ class Line:
     ),
 )
 def test_every_answer_is_that_of_one_process(
-    limits: dict[str, int], plan: list[tuple[bool, int, int, int]]
+    limits: dict[str, Any], plan: list[tuple[bool, int, int, int]]
 ) -> None:
     line = Line(Limits(**limits), workers=2)
     local = Gate(line.principals, line.groups)

@@ -11,15 +11,16 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from relay.admission.configured import GroupLike
-from relay.admission.gate import Gate, Lease, Need, Purse
+from relay.admission.gate import Gate, Lease, Need
 from relay.admission.principals import Principal, Principals
+from relay.admission.purse import Purse
 from relay.admission.windows import Level
 from relay.errors import BudgetSpent, RateLimited, RelayError, StoreUnavailable
 
 Ask = tuple[int, str, str, int, int, int]
 """Number, key, model, and the amounts of a `Need`: tokens bound, tokens worst, cost worst."""
-Held = tuple[int, str, int, int, int]
-"""An open lease as its holder tells it: number, key, amounts."""
+Held = Ask
+"""An open lease as its holder tells it: what it asked for."""
 Refusal = tuple[int, str, str, str, float | None]
 """Number, kind, the limit's name, message, wait."""
 
@@ -86,11 +87,11 @@ class Authority:
 
     def restore(self, holder: Holder, held: Sequence[Held], now: float, wall: float) -> None:
         """A holder that outlived another authority says what it holds."""
-        for number, key, bound, worst, cost in held:
+        for number, key, model, bound, worst, cost in held:
             principal = self.principal(key)
             if principal is not None and number not in holder.leases:
                 need = Need(bound, worst, cost)
-                holder.leases[number] = self.gate.restore(principal, need, now, wall)
+                holder.leases[number] = self.gate.restore(principal, model, need, now, wall)
 
     def adopt(self, levels: Mapping[str, Sequence[Level]]) -> None:
         """What a holder was last told of its keys, by key."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Literal, Protocol
@@ -17,7 +17,7 @@ class SecretLike(Protocol):
     def get_secret_value(self) -> str: ...
 
 
-class LimitsLike(Protocol):
+class ModelLimitsLike(Protocol):
     """What admission reads of configured limits; None is no limit. Money is in dollars."""
 
     @property
@@ -36,6 +36,15 @@ class LimitsLike(Protocol):
     def usd_per_day(self) -> Decimal | float | None: ...
     @property
     def usd_per_month(self) -> Decimal | float | None: ...
+    @property
+    def shadow(self) -> bool: ...
+
+
+class LimitsLike(ModelLimitsLike, Protocol):
+    """The limits of a key or group, and those of single models besides."""
+
+    @property
+    def models(self) -> Mapping[str, ModelLimitsLike]: ...
 
 
 class GroupLike(Protocol):
@@ -129,6 +138,10 @@ class NoLimits:
     tokens_per_month: int | None = None
     usd_per_day: Decimal | float | None = None
     usd_per_month: Decimal | float | None = None
+    shadow: bool = False
+
+    def __init__(self) -> None:
+        self.models: Mapping[str, ModelLimitsLike] = {}
 
 
 NO_LIMITS: LimitsLike = NoLimits()

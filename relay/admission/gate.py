@@ -14,35 +14,18 @@ from itertools import islice
 from typing import Final, Protocol
 
 from relay.admission.configured import GroupLike, Holder
-from relay.admission.memory import (
-    COST,
-    LIMITS,
-    REQUESTS,
-    TOKENS_WORST,
-    Account,
-    Accounts,
-)
+from relay.admission.memory import Accounts, limit_of
 from relay.admission.principals import Principal, Principals
-from relay.admission.refusals import go_duration, refuse
+from relay.admission.purse import Purse
+from relay.admission.refusals import refuse
 from relay.admission.windows import Level, Machine, TokenBucket, tick_of
 from relay.errors import RelayError
-
-_KEY: Final = "your key"
-_GROUP: Final = "your key's group"
 
 RATIOS_OF: Final = 1000
 """Keys whose use is told: as many as have a label of their own."""
 
-_REQUESTS_NAMES: Final = (
-    b"x-ratelimit-limit-requests: ",
-    b"\r\nx-ratelimit-remaining-requests: ",
-    b"\r\nx-ratelimit-reset-requests: ",
-)
-_TOKENS_NAMES: Final = (
-    b"x-ratelimit-limit-tokens: ",
-    b"\r\nx-ratelimit-remaining-tokens: ",
-    b"\r\nx-ratelimit-reset-tokens: ",
-)
+NOT_TAKEN: Final = -1
+"""The stamp of a rate that only counts, and would have refused the call."""
 
 
 class Need:
@@ -78,47 +61,6 @@ class Applicant(Protocol):
 
     def refused(self, error: RelayError) -> None:
         """Nothing was taken, and the lease is closed."""
-
-
-class Purse:
-    """The limits a principal draws on, its own and its group's. Lives until the next reload."""
-
-    __slots__ = (
-        "counts_money",
-        "counts_tokens",
-        "entries",
-        "group",
-        "has_budget",
-        "key",
-        "requests",
-        "tokens",
-    )
-
-    def __init__(self, key: Account, group: Account | None) -> None:
-        self.key = key
-        self.group = group
-        accounts = [key] if group is None else [key, group]
-        self.entries: tuple[tuple[Machine, int], ...] = tuple(
-            (machine, LIMITS[name][0])
-            for account in accounts
-            for name, machine in account.machines.items()
-        )
-        """Every machine with the unit it counts: what `reserve` walks."""
-        units = {unit for _, unit in self.entries}
-        self.counts_tokens = bool(units - {REQUESTS})
-        """Something here depends on how long a call is."""
-        self.counts_money = COST in units
-        self.has_budget = bool(units & {TOKENS_WORST, COST})
-        """An answer that grew past its reservation would overspend."""
-        self.requests = _buckets("rpm", accounts)
-        self.tokens = _buckets("tpm", accounts)
-
-    def named(self) -> Iterator[tuple[str, str, Machine, int]]:
-        """Whose limit, its name, its machine, its unit."""
-        for owner, account in ((_KEY, self.key), (_GROUP, self.group)):
-            if account is not None:
-                for name, machine in account.machines.items():
-                    yield owner, name, machine, LIMITS[name][0]
 
 
 class Lease:
@@ -159,7 +101,8 @@ class Lease:
         actual = (1, tokens, tokens, cost)
         amounts = self._amounts
         for (machine, unit), stamp in zip(self._entries, self._stamps, strict=True):
-            machine.settle(stamp, amounts[unit], actual[unit], tick)
+            if stamp != NOT_TAKEN:
+                machine.settle(stamp, amounts[unit], actual[unit], tick)
 
     def cancel(self, now: float) -> None:
         """The call used nothing; its request stays counted."""
@@ -175,7 +118,8 @@ class Lease:
         tick = gate._tick = max(gate._tick, tick_of(now))
         amounts = self._amounts
         for (machine, unit), stamp in zip(self._entries, self._stamps, strict=True):
-            machine.settle(stamp, amounts[unit], amounts[unit], tick)
+            if stamp != NOT_TAKEN:
+                machine.settle(stamp, amounts[unit], amounts[unit], tick)
 
 
 class Gate:
@@ -190,6 +134,7 @@ class Gate:
         "_tick",
         "_wall",
         "inflight",
+        "shadowed",
     )
 
     def __init__(self, principals: Principals, groups: Mapping[str, GroupLike]) -> None:
@@ -204,6 +149,8 @@ class Gate:
         self._wall = 0.0
         self.inflight = 0
         """Leases not settled yet."""
+        self.shadowed: dict[tuple[str, str], int] = {}
+        """(key, limit) -> calls that a limit which only counts would have refused."""
 
     def reserve(
         self,
@@ -218,7 +165,7 @@ class Gate:
 
         `applicant` is told by authorities that answer later, whose lease is not `open` yet; never by this one.
         """
-        purse = self._purses.get(principal.id) or self._open(principal)
+        purse = (self._purses.get(principal.id) or self._open(principal)).of(model)
         tick = int(now * 1000.0 + 0.5)
         if tick > self._tick:
             self._tick = tick
@@ -227,20 +174,51 @@ class Gate:
         self._wall = wall
         amounts = need.amounts
         entries = purse.entries
+        shadowed = False
         for machine, unit in entries:
             if machine.lacks(amounts[unit], tick, wall):
-                refuse(purse.named(), model, amounts, tick, wall)
+                if not machine.shadow:
+                    refuse(purse.named(), model, amounts, tick, wall)
+                shadowed = True
         self.inflight += 1
-        return Lease(
-            self, entries, amounts, [machine.take(amounts[unit]) for machine, unit in entries]
-        )
+        if shadowed:
+            stamps = self._take_shadowed(principal.id, purse, amounts, tick, wall)
+        else:
+            stamps = [machine.take(amounts[unit]) for machine, unit in entries]
+        return Lease(self, entries, amounts, stamps)
 
-    def restore(self, principal: Principal, need: Need, now: float, wall: float) -> Lease:
+    def _take_shadowed(
+        self, id: str, purse: Purse, amounts: tuple[int, int, int, int], tick: int, wall: float
+    ) -> list[int]:
+        """Takes a need that limits which only count would have refused.
+
+        A rate is as it would be had it refused, or its debt would grow without end; permits and budgets count all.
+        """
+        stamps = []
+        for _, name, machine, unit in purse.named():
+            amount = amounts[unit]
+            taken = True
+            if machine.shadow and machine.lacks(amount, tick, wall):
+                self._count_shadowed(id, limit_of(name))
+                taken = not isinstance(machine, TokenBucket)
+            stamps.append(machine.take(amount) if taken else NOT_TAKEN)
+        return stamps
+
+    def _count_shadowed(self, id: str, limit: str) -> None:
+        seen = self.shadowed
+        which = id, limit
+        if which not in seen and len(seen) >= RATIOS_OF:
+            which = "other", limit
+        seen[which] = seen.get(which, 0) + 1
+
+    def restore(
+        self, principal: Principal, model: str, need: Need, now: float, wall: float
+    ) -> Lease:
         """The lease of a call that runs already, granted by an authority that is gone.
 
         Permits and budgets are held again; what it took of a rate is in the levels that `adopt` is told.
         """
-        purse = self._purses.get(principal.id) or self._open(principal)
+        purse = self.purse(principal).of(model)
         tick = self._tick = max(self._tick, tick_of(now))
         self._wall = wall
         amounts = need.amounts
@@ -254,27 +232,23 @@ class Gate:
 
     def levels(self, principal: Principal) -> list[Level]:
         """What is used of the principal's limits, in the order of its purse."""
-        return [machine.level() for machine, _ in self.purse(principal).entries]
+        return [machine.level() for _, _, machine, _ in self.purse(principal).machines]
 
     def adopt(self, principal: Principal, levels: Sequence[Level]) -> None:
         """At least so much is used, says a copy of `levels` that outlived the authority which told them."""
-        for (machine, _), level in zip(self.purse(principal).entries, levels, strict=False):
+        for (_, _, machine, _), level in zip(self.purse(principal).machines, levels, strict=False):
             machine.adopt(level)
 
     def purse(self, principal: Principal) -> Purse:
         """What the principal draws on."""
         return self._purses.get(principal.id) or self._open(principal)
 
-    def headers(self, principal: Principal, now: float) -> bytes:
-        """The `x-ratelimit-*` lines, of the tighter of key and group; empty without rates."""
+    def headers(self, principal: Principal, now: float, model: str | None = None) -> bytes:
+        """The `x-ratelimit-*` lines for calls to a model, of the tighter of key and group; empty without rates."""
         purse = self._purses.get(principal.id) or self._open(principal)
-        tick = int(now * 1000.0 + 0.5)
-        lines = b""
-        if purse.requests:
-            lines = _tightest(_REQUESTS_NAMES, purse.requests, tick)
-        if purse.tokens:
-            lines += _tightest(_TOKENS_NAMES, purse.tokens, tick)
-        return lines
+        if model is not None:
+            purse = purse.of(model)
+        return purse.headers(int(now * 1000.0 + 0.5))
 
     def reload(self, principals: Principals, groups: Mapping[str, GroupLike]) -> dict[str, Purse]:
         """Follow a new configuration: use is kept, what is left is at most the new limit.
@@ -297,7 +271,7 @@ class Gate:
     def iter_ratios(
         self, now: float, wall: float | None = None
     ) -> Iterator[tuple[str, str, float]]:
-        """(key, limit, used ÷ limit), the tighter of key and group, of the keys that called first.
+        """(key, limit, used ÷ limit), the tightest of key, group and models, of the keys that called first.
 
         Without `wall`, budgets are told as of the latest call.
         """
@@ -309,9 +283,9 @@ class Gate:
                 continue
             purse = self._purses.get(id) or self._open(principal)
             ratios: dict[str, float] = {}
-            for _, name, machine, _ in purse.named():
-                limit = machine.limit
-                ratio = machine.used(tick, at) / limit if limit else 1.0
+            for _, name, machine, _ in purse.machines:
+                most, name = machine.limit, limit_of(name)
+                ratio = machine.used(tick, at) / most if most else 1.0
                 ratios[name] = max(ratio, ratios.get(name, 0.0))
             for name, ratio in ratios.items():
                 yield id, name, ratio
@@ -331,31 +305,3 @@ class Gate:
             group = self._groups.open(name, self._limits[name].limits, self._tick)
         purse = self._purses[id] = Purse(key, group)
         return purse
-
-
-def _buckets(name: str, accounts: list[Account]) -> tuple[TokenBucket, ...]:
-    found = (account.machines.get(name) for account in accounts)
-    return tuple(machine for machine in found if isinstance(machine, TokenBucket))
-
-
-def _tightest(
-    names: tuple[bytes, bytes, bytes], buckets: tuple[TokenBucket, ...], tick: int
-) -> bytes:
-    """The lines with limit, remaining and reset of the bucket with least left."""
-    bucket = buckets[0]
-    left, full_in = bucket.state(tick)
-    for other in buckets[1:]:
-        state = other.state(tick)
-        if state[0] < left:
-            bucket, (left, full_in) = other, state
-    limit, remaining, reset = names
-    parts = (
-        limit,
-        str(bucket.limit).encode(),
-        remaining,
-        str(left).encode(),
-        reset,
-        go_duration(full_in),
-        b"\r\n",
-    )
-    return b"".join(parts)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Final, Protocol
 
-from relay.admission.configured import LimitsLike
+from relay.admission.configured import LimitsLike, ModelLimitsLike
 from relay.admission.principals import nano_dollars
 from relay.admission.windows import (
     Machine,
@@ -52,12 +52,22 @@ LIMITS: Final[dict[str, tuple[int, Callable[[int], Machine]]]] = {
     "usd_per_day": (COST, _day),
     "usd_per_month": (COST, _month),
 }
-"""Every limit there is: its unit and its machine. A new one is a row here, one in `limits_of` and a
+"""Every limit there is: its unit and its machine. A new one is a row here, one in `_set` and a
 field of the config."""
 
-_terms_of: Callable[[LimitsLike], tuple[object, ...]] = attrgetter(*LIMITS)
+_terms_of: Callable[[LimitsLike], tuple[object, ...]] = attrgetter(*LIMITS, "shadow", "models")
 
 BUDGETS: Final = frozenset(name for name, (_, make) in LIMITS.items() if make in (_day, _month))
+
+
+def limit_of(machine: str) -> str:
+    """The limit that a machine counts: its name, without the model whose own limit it is."""
+    return machine.partition(" ")[0]
+
+
+def model_of(machine: str) -> str | None:
+    """The model whose own limit a machine counts; None for a limit of all calls."""
+    return machine.partition(" ")[2] or None
 
 
 STEP: Final = 500
@@ -82,7 +92,11 @@ class Account:
     __slots__ = ("_terms", "machines")
 
     def __init__(self, limits: LimitsLike) -> None:
-        self.machines = {name: LIMITS[name][1](limit) for name, limit in limits_of(limits).items()}
+        self.machines: dict[str, Machine] = {}
+        """By name: `rpm`, or `rpm deepseek-chat` where that model has one of its own."""
+        for name, (limit, shadow) in limits_of(limits).items():
+            machine = self.machines[name] = LIMITS[limit_of(name)][1](limit)
+            machine.shadow = shadow
         self._terms = _terms_of(limits)
         """The limits as configured: a reload that brings the same ones is done in one comparison."""
 
@@ -94,12 +108,13 @@ class Account:
         self._terms = terms
         kept = self.machines
         self.machines = {}
-        for name, limit in limits_of(limits).items():
+        for name, (limit, shadow) in limits_of(limits).items():
             machine = kept.get(name)
             if machine is None:
-                machine = LIMITS[name][1](limit)
+                machine = LIMITS[limit_of(name)][1](limit)
             elif machine.limit != limit:
                 machine.relimit(limit, tick)
+            machine.shadow = shadow
             self.machines[name] = machine
 
     def at_rest(self, tick: int, wall: float) -> bool:
@@ -158,8 +173,19 @@ class Accounts:
         return bool(behind)
 
 
-def limits_of(limits: LimitsLike) -> dict[str, int]:
-    """The limits that are set, in the order of `LIMITS`, in whole units."""
+def limits_of(limits: LimitsLike) -> dict[str, tuple[int, bool]]:
+    """The limits that are set, in whole units, and whether they only count; by the names of their machines, in the
+    order of `LIMITS`, those of single models last.
+    """
+    found = {name: (limit, limits.shadow) for name, limit in _set(limits).items()}
+    for model, own in limits.models.items():
+        shadow = limits.shadow or own.shadow
+        for name, limit in _set(own).items():
+            found[f"{name} {model}"] = limit, shadow
+    return found
+
+
+def _set(limits: ModelLimitsLike) -> dict[str, int]:
     found: dict[str, int | None] = {
         "concurrent": limits.concurrent,
         "rpm": limits.rpm,

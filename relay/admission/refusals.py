@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, NoReturn
 
-from relay.admission.memory import BUDGETS
+from relay.admission.memory import BUDGETS, limit_of, model_of
 from relay.admission.windows import Machine
 from relay.errors import BudgetSpent, RateLimited, RelayError
 
 Named = tuple[str, str, Machine, int]
-"""Whose limit, its name, its machine, its unit."""
+"""Whose limit, its machine's name, its machine, its unit."""
 
 _UNITS: Final = {
     "rpm": "requests per minute",
@@ -47,7 +47,7 @@ def refuse(
     longest: float | None = 0.0
     for found in limits:
         _, _, machine, unit = found
-        if not machine.lacks(amounts[unit], tick, wall):
+        if machine.shadow or not machine.lacks(amounts[unit], tick, wall):
             continue
         wait = machine.wait(amounts[unit], tick)
         if worst is None or wait is None or wait > (longest or 0.0):
@@ -67,7 +67,9 @@ def _refusal(
     tick: int,
     wall: float,
 ) -> RelayError:
-    owner, name, machine, _ = limit
+    owner, full_name, machine, _ = limit
+    name = limit_of(full_name)
+    whose = name if model_of(full_name) is None else f"{name} of this model"
     money = name.startswith("usd")
     allowed = _amount(machine.limit, money)
     needed = _amount(amount, money)
@@ -75,11 +77,11 @@ def _refusal(
     if amount > machine.limit:
         text = (
             f"This request to `{model[:128]}` needs up to {needed}, "
-            f"more than the limit of {owner}: {allowed} {unit} ({name})."
+            f"more than the limit of {owner}: {allowed} {unit} ({whose})."
         )
     else:
         text = (
-            f"Limit of {owner} reached for `{model[:128]}`: {allowed} {unit} ({name}), "
+            f"Limit of {owner} reached for `{model[:128]}`: {allowed} {unit} ({whose}), "
             f"used {_amount(machine.used(tick, wall), money)}, requested {needed}."
         )
     if name in BUDGETS:

@@ -16,8 +16,9 @@ from typing import Final
 
 from relay.admission.authority import Ask, Held, Refusal, error_of
 from relay.admission.configured import GroupLike
-from relay.admission.gate import Applicant, Gate, Lease, Need, Purse
+from relay.admission.gate import Applicant, Gate, Lease, Need
 from relay.admission.principals import Principal, Principals
+from relay.admission.purse import Purse
 from relay.admission.windows import Level
 from relay.errors import StoreUnavailable
 
@@ -60,10 +61,6 @@ class RemoteLease(Lease):
         elif self.open:
             self.open = False
             self._remote.close(self, max(tokens, 0), max(cost, 0))
-
-    def held(self) -> Held:
-        number, key, _, bound, worst, cost = self.asks
-        return number, key, bound, worst, cost
 
     @property
     def amounts(self) -> tuple[int, int, int, int]:
@@ -109,7 +106,7 @@ class RemoteGate(Gate):
         wall: float,
         applicant: Applicant | None = None,
     ) -> Lease:
-        purse = self._purses.get(principal.id) or self._open(principal)
+        purse = self.purse(principal).of(model)
         if not purse.entries:
             return super().reserve(principal, model, need, now, wall)
         assert applicant is not None, "the answer comes later"
@@ -181,7 +178,7 @@ class RemoteGate(Gate):
             purse = self._purses.get(key)
             if purse is not None:
                 self._told.add(key)
-                for (machine, _), level in zip(purse.entries, told, strict=False):
+                for (_, _, machine, _), level in zip(purse.machines, told, strict=False):
                     machine.follow(level)
 
     # -- what whoever owns the link asks --
@@ -213,7 +210,7 @@ class RemoteGate(Gate):
             if principal is not None:
                 levels[key] = self.levels(principal)
         self.asks = [lease.asks for lease in self._waiting.values()]
-        return [lease.held() for lease in self._held.values()], levels
+        return [lease.asks for lease in self._held.values()], levels
 
     @property
     def waiting(self) -> int:

@@ -39,10 +39,12 @@ def tick_of(now: float) -> int:
 class Machine(ABC):
     """What the gate asks of every limit. `amount` is in the limit's own unit, never negative."""
 
-    __slots__ = ("limit",)
+    __slots__ = ("limit", "shadow")
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.shadow = False
+        """It counts, but nobody is refused for it."""
 
     @abstractmethod
     def lacks(self, amount: int, tick: int, wall: float) -> bool:

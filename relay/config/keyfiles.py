@@ -33,7 +33,7 @@ from relay.config.keytable import (
     Plan,
 )
 from relay.config.model import KeyConfig
-from relay.config.rules import KnownKeys, key_files, known_keys, nearest
+from relay.config.rules import KnownKeys, key_files, known_keys, limited_models, nearest
 from relay.config.types import SHORTEST_KEY, Reading, is_placeholder, is_sendable
 from relay.config.values import read_instant, read_network
 
@@ -193,6 +193,9 @@ class KeyFiles:
             end = None if expires is None else _instant(expires)
         except (msgspec.MsgspecError, ValueError):
             return None
+        limits: FiledLimits | None = written[_OWN + 1]
+        if limits is not None and limits.models:
+            return None
         plan = self._plans.get(written[_OWN:]) or self._plan_of(written[_OWN:])
         if plan is None or not id.isprintable() or " " in id or len(digest) != 32:
             return None
@@ -223,7 +226,8 @@ class KeyFiles:
                 abort_billing or "delivered",
                 on_revoke or "finish",
             )
-            names = [one for one in (*written, *astuple(plan.limits)) if one is not None]
+            words = (*written, *astuple(plan.limits)[:-1])
+            names = [one for one in words if one is not None and one is not False]
             texts = [one for one in written if isinstance(one, str)]
             known = _Plan(plan, 2 * (len(names) + len(texts) + len(models or ())))
             self._plans[written] = known
@@ -248,7 +252,7 @@ class KeyFiles:
             return None
         if key.key is not None and len(key.key.get_secret_value()) < SHORTEST_KEY:
             self.table.weak.append(key.id)
-        limits = FiledLimits(**key.limits.model_dump())
+        limits = msgspec.convert(key.limits.model_dump(), FiledLimits)
         models = tuple(key.models)
         plan = self._plan_of(
             (models, limits, key.group, key.weight, key.abort_billing, key.on_revoke)
@@ -274,6 +278,9 @@ class KeyFiles:
         if isinstance(group, str) and group and group not in self._groups:
             ending = nearest(group, self._known.groups)
             yield ("group",), f"there is no group '{group}'{ending}"
+        for name, loc in limited_models((), data):
+            if name not in self._known.models:
+                yield loc, f"there is no model '{name}'{nearest(name, self._known.models)}"
 
 
 def _digest_of(text: str | None, given: str | None) -> bytes:

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import astuple
 
 from relay.config.types import LARGEST_COUNT, LARGEST_USD
 from relay.config.values import Network, read_network
@@ -26,8 +27,8 @@ _Count = Annotated[int, Meta(ge=1, le=LARGEST_COUNT)]
 _Usd = Annotated[float, Meta(gt=0, le=LARGEST_USD)]
 
 
-class FiledLimits(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
-    """As `model.Limits`."""
+class FiledModelLimits(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """As `model.ModelLimits`."""
 
     rpm: _Count | None = None
     tpm: _Count | None = None
@@ -37,6 +38,17 @@ class FiledLimits(Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     tokens_per_month: _Count | None = None
     usd_per_day: _Usd | None = None
     usd_per_month: _Usd | None = None
+    shadow: bool = False
+
+
+class FiledLimits(FiledModelLimits, frozen=True, gc=False, forbid_unknown_fields=True):
+    """As `model.Limits`."""
+
+    models: dict[str, FiledModelLimits] = {}
+
+    def __hash__(self) -> int:
+        """Of what can be hashed; few plans differ in the rest only."""
+        return hash((*astuple(self)[:-1], *self.models))
 
 
 NO_LIMITS: Final = FiledLimits()

@@ -214,7 +214,9 @@ class ModelConfig(Section):
 # --- keys -----------------------------------------------------------------------------------------
 
 
-class Limits(Section):
+class ModelLimits(Section):
+    """Limits on the use of one model."""
+
     rpm: Count | None = Field(None, description="Calls per minute (default: none)")
     tpm: Count | None = Field(None, description="Tokens per minute (default: none)")
     concurrent: Count | None = Field(None, description="Calls at once (default: none)")
@@ -225,6 +227,13 @@ class Limits(Section):
     )
     usd_per_day: Usd | None = Field(None, description="US$ per day, UTC (default: none)")
     usd_per_month: Usd | None = Field(None, description="US$ per month, UTC (default: none)")
+    shadow: bool = Field(False, description="Count only, and refuse nothing")
+
+
+class Limits(ModelLimits):
+    models: dict[Name, ModelLimits] = Field(
+        {}, description="Further limits on the use of single models, by name"
+    )
 
 
 class PreviousKey(Section):

@@ -189,6 +189,7 @@ class KnownKeys(NamedTuple):
     base: Path
     """`file:` secrets are relative to it."""
     groups: list[str]
+    models: list[str]
     ids: dict[str, str]
     """Ids under `keys`, and where they stand."""
     digests: dict[bytes, str]
@@ -196,7 +197,7 @@ class KnownKeys(NamedTuple):
 
 
 def known_keys(data: Any, base: Path) -> KnownKeys:
-    known = KnownKeys(base, _names(data, "groups"), {}, {})
+    known = KnownKeys(base, _names(data, "groups"), _names(data, "models"), {}, {})
     for index, key in _entries(data, "keys"):
         place = f"keys[{index}]"
         name = _text(key, "id")
@@ -232,6 +233,25 @@ def _groups_exist(data: Any, _: Path) -> Iterator[Problem]:
             yield Problem(("keys", index, "group"), f"there is no group '{group}'{ending}")
 
 
+def limited_models(loc: Loc, owner: Mapping[str, Any]) -> Iterator[tuple[str, Loc]]:
+    """The models that a key or group has further limits for: the name, and where it stands."""
+    limits = owner.get("limits")
+    models = limits.get("models") if isinstance(limits, dict) else None
+    if isinstance(models, dict):
+        yield from ((str(name), (*loc, "limits", "models", name)) for name in models)
+
+
+def _limited_models_exist(data: Any, _: Path) -> Iterator[Problem]:
+    known = _names(data, "models")
+    owners: list[tuple[Loc, Mapping[str, Any]]]
+    owners = [(("keys", index), key) for index, key in _entries(data, "keys")]
+    owners += [(("groups", name), group) for name, group in _sections(data, "groups")]
+    for loc, owner in owners:
+        for name, place in limited_models(loc, owner):
+            if name not in known:
+                yield Problem(place, f"there is no model '{name}'{nearest(name, known)}")
+
+
 def _listeners_are_safe(data: Any, _: Path) -> Iterator[Problem]:
     sections = {name: data.get(name) for name in ("server", "admin")}
     texts = {
@@ -261,6 +281,7 @@ RULES: Final[tuple[Callable[[Any, Path], Iterator[Problem]], ...]] = (
     _fallbacks_end,
     _keys_differ,
     _groups_exist,
+    _limited_models_exist,
     _key_files_differ,
     _listeners_are_safe,
 )

@@ -36,6 +36,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("relay_overhead_seconds", "histogram", _PAIR, "Time the relay itself added before the first token."),
     Family("relay_stream_end_total", "counter", ("cause",), "How committed streams ended, and plain answers that broke off."),
     Family("relay_refused_total", "counter", ("reason",), "Calls refused by a limit of their key, the queue, overload or a store that is away."),
+    Family("relay_shadow_refusals_total", "counter", ("key", "limit"), "Calls that a limit which only counts would have refused."),
     Family("relay_fallbacks_total", "counter", ("model", "to"), "Calls answered by another model of the fallback list."),
     Family("relay_tokens_total", "counter", (*_PAIR, "direction", "source"), "Tokens of answered calls. Cached and reasoning tokens are contained in them."),
     Family("relay_cached_tokens_total", "counter", _PAIR, "Input tokens that the upstream had in its cache."),

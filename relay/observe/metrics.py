@@ -57,6 +57,10 @@ class Sources(Protocol):
         """(key, limit, used part), keys in the order of their first use: only the first thousand are read."""
         return ()
 
+    def shadow_refusals(self) -> Iterable[tuple[str, str, int]]:
+        """(key, limit, calls)"""
+        return ()
+
     def key_expiries(self) -> Iterable[tuple[str, float]]:
         """(key, Unix time)"""
         return ()
@@ -188,6 +192,9 @@ class Metrics:
             _add(inflight, (upstream,), attempts)
             if most is not None:
                 _add(allowed, (upstream,), most)
+        out["relay_shadow_refusals_total"] = {
+            (key, limit): calls for key, limit, calls in sources.shadow_refusals()
+        }
         out["relay_queue_depth"] = _by_name(sources.queue_depth())
         out["relay_retry_budget_empty_total"] = _by_name(sources.retry_budget_empty())
         out["relay_hedges_total"] = {(outcome,): 0 for outcome in HEDGE_OUTCOMES}

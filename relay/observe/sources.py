@@ -77,6 +77,9 @@ class Seen(Sources):
     def key_ratios(self) -> Iterable[tuple[str, str, float]]:
         return self._gate.iter_ratios(monotonic(), time())
 
+    def shadow_refusals(self) -> Iterable[tuple[str, str, int]]:
+        return [(*which, calls) for which, calls in self._gate.shadowed.items()]
+
     def key_expiries(self) -> Iterable[tuple[str, float]]:
         return self._snapshot().principals.expiries()
 

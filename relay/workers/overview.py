@@ -148,6 +148,9 @@ class Overview(Sources):
     def key_ratios(self) -> Iterable[tuple[str, str, float]]:
         return self._members.authority.gate.iter_ratios(monotonic(), time())
 
+    def shadow_refusals(self) -> Iterable[tuple[str, str, int]]:
+        return [(*which, calls) for which, calls in self._members.authority.gate.shadowed.items()]
+
     def key_expiries(self) -> Iterable[tuple[str, float]]:
         return self._configuration.principals.expiries()
 
