@@ -251,9 +251,8 @@ class Principals:
             if key is not None and own is not None:
                 # By whichever of its digests it calls, it is one.
                 principal = _compiled(key, own)
-                self.by_digest[own] = principal
-                for former in principal.former:
-                    self.by_digest[former] = principal
+                for one in (digest, own, *principal.former):
+                    self.by_digest[one] = principal
         return principal
 
     def authenticate(

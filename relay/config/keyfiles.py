@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from bisect import bisect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from socket import AF_INET, inet_pton
@@ -127,13 +127,17 @@ class KeyFiles:
 
     def read(self, path: Path) -> bytes:
         """Adds the keys of a file. Returns the SHA-256 of what was read. Raises Unreadable."""
-        self._files.append(str(path))
+        return self.take(str(path), batches(path))
+
+    def take(self, name: str, lines_of: Iterable[list[bytes]]) -> bytes:
+        """Adds the keys of these lines, as if they stood in a file of this name."""
+        self._files.append(name)
         self._starts.append(len(self._lines))
         digest = hashlib.sha256()
-        self._wrong = wrong = Report(str(path))
+        self._wrong = wrong = Report(name)
         number = 0
         quick, add = self._quick, self._add
-        for lines in batches(path):
+        for lines in lines_of:
             digest.update(b"".join(lines))
             for line in lines:
                 number += 1
@@ -148,6 +152,26 @@ class KeyFiles:
             self._breathe()
         self.faults += wrong.faults()
         return digest.digest()
+
+    def look(self, path: Path) -> Iterator[tuple[int, FiledKey | str | Wrong]]:
+        """Every key of a file with its line, by itself: none is remembered. A text is the id of one that is left out.
+        Raises Unreadable.
+        """
+        self._files.append(str(path))
+        number = 0
+        for lines in batches(path):
+            for line in lines:
+                number += 1
+                out = len(self.table.left_out)
+                try:
+                    key = self._quick(line) or self._thorough(line, number)
+                except Wrong as problems:
+                    yield number, problems
+                    continue
+                if key is not None:
+                    yield number, key
+                elif len(self.table.left_out) > out:
+                    yield number, self.table.left_out[-1]
 
     def _add(self, key: FiledKey, number: int) -> None:
         """Raises Wrong when its id or the key itself is taken."""
