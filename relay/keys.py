@@ -65,12 +65,13 @@ def entry_of(
 def rotated(entry: Mapping[str, Any], key: str, grace: float, wall: float) -> dict[str, Any]:
     """The options that change when `key` takes the place of the one in an entry; None takes an option out.
 
-    The old one stays good for `grace` seconds; what an earlier rotation has left and is over by now goes. Raises
-    KeyRefused where the old one cannot be known.
+    The old one stays good for `grace` seconds, and what earlier rotations have left until it is over. Without a grace
+    none of them is good any more. Raises KeyRefused where the old one cannot be known.
     """
-    former = [one for one in _listed(entry.get("previous")) if not _is_over(one, wall)]
+    former: list[Any] = []
     old = _hash_in(entry)
     if grace > 0:
+        former += [one for one in _listed(entry.get("previous")) if not _is_over(one, wall)]
         until = datetime.fromtimestamp(math.ceil(wall + grace), UTC)
         former.append({"hash": old, "until": write_instant(until)})
     options: dict[str, Any] = {"hash": hash_of(key)}

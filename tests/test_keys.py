@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 
 from relay.config.model import KeyConfig
-from relay.keys import ALPHABET, SIGNS, KeyRefused, entry_of, new_key
+from relay.keys import ALPHABET, SIGNS, KeyRefused, entry_of, hash_of, new_key, rotated
 
 
 def test_a_key_is_sk_and_43_base62_signs_and_never_the_same() -> None:
@@ -64,3 +64,58 @@ def test_what_the_configuration_would_refuse_is_refused_here(
 
     with pytest.raises(KeyRefused, match=re.escape(words)):
         entry_of("sk-x", **asked)  # type: ignore[arg-type]
+
+
+# --- rotation -------------------------------------------------------------------------------------
+
+NOON = 1893499200.0
+"""2030-01-01T12:00:00Z."""
+OLD = hash_of("sk-old-0123456789abcdef")
+
+
+def test_a_rotation_keeps_the_old_hash_until_the_grace_is_over() -> None:
+    options = rotated({"id": "a", "hash": OLD}, "sk-new", 3600, NOON)
+
+    assert options == {
+        "hash": hash_of("sk-new"),
+        "previous": [{"hash": OLD, "until": "2030-01-01T13:00:00Z"}],
+    }
+
+
+def test_without_a_grace_no_former_key_stays_good() -> None:
+    before = {"id": "a", "hash": OLD, "previous": [{"hash": "x", "until": "2031-01-01"}]}
+
+    options = rotated(before, "sk-new", 0, NOON)
+
+    assert options == {"hash": hash_of("sk-new"), "previous": None}
+
+
+def test_a_rotation_cleans_up_what_an_earlier_one_has_left() -> None:
+    over = {"hash": "x", "until": "2030-01-01T12:00:00Z"}
+    good = {"hash": "y", "until": "2030-01-01T12:00:01Z"}
+
+    options = rotated({"id": "a", "hash": OLD, "previous": [over, good]}, "sk-new", 60, NOON)
+
+    assert options["previous"] == [good, {"hash": OLD, "until": "2030-01-01T12:01:00Z"}]
+
+
+def test_a_key_as_text_becomes_a_hash() -> None:
+    options = rotated({"id": "a", "key": "sk-old-0123456789abcdef"}, "sk-new", 60, NOON)
+
+    assert options["key"] is None
+    assert options["previous"][0]["hash"] == OLD
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"key": "${A_KEY}"}, "the key of 'a' comes from a variable"),
+        ({"hash": "${A_HASH:-x}"}, "the hash of 'a' comes from a variable"),
+        ({"key": "file:/run/secrets/a"}, "the key of 'a' stands in a file of its own"),
+        ({}, "'a' has neither a key nor a hash"),
+        ({"key": ""}, "'a' has neither a key nor a hash"),
+    ],
+)
+def test_a_key_that_cannot_be_known_is_not_rotated(entry: dict[str, str], words: str) -> None:
+    with pytest.raises(KeyRefused, match=re.escape(words)):
+        rotated({"id": "a", **entry}, "sk-new", 60, NOON)

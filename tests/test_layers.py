@@ -41,7 +41,19 @@ ROOMS: dict[int, tuple[str, ...]] = {
     ),
     # edges
     5: (
-        *("cli", "commands", "__main__", "app", "process", "reload", "banner", "keys", "keyring"),
+        *(
+            "cli",
+            "commands",
+            "__main__",
+            "app",
+            "process",
+            "reload",
+            "banner",
+            "keys",
+            "keyring",
+            "keysurvey",
+            "keyintake",
+        ),
         *("front", "port", "connection", "heads", "listener", "reception"),
         *("overload", "watch", "cgroup"),
         *("admin", "health", "page", "observe", "workers"),

@@ -35,7 +35,7 @@ def new(arguments: argparse.Namespace) -> int:
     key = new_key()
     limits = {name: getattr(arguments, name) for name in (*COUNTS, *DOLLARS)}
     writes = arguments.write or arguments.file is not None or arguments.dry_run
-    with _refusals():
+    with refusals():
         entry = entry_of(
             key,
             id=arguments.id,
@@ -67,7 +67,7 @@ def _add(arguments: argparse.Namespace, path: Path, entry: dict[str, Any], key: 
             return
         file = None if arguments.file is None else ring.file_named(arguments.file)
         change = ring.add([entry], file)
-        _write(change, arguments, key)
+        write(change, arguments, key)
         _hint(arguments, f"'{arguments.id}' is added to {change.path}, as a hash.")
 
 
@@ -90,10 +90,10 @@ def rotate(arguments: argparse.Namespace) -> int:
         grace = read_duration(arguments.grace)
     except ValueError as error:
         raise Failure(f"--grace {error}") from None
-    with _refusals(), opened(path, os.environ) as ring:
+    with refusals(), opened(path, os.environ) as ring:
         found = _found(ring, arguments.id)
         options = rotated(found.entry, key, grace, time())
-        _write(ring.change(found, options), arguments, key)
+        write(ring.change(found, options), arguments, key)
         until = options["previous"][-1]["until"] if grace else ""
         old = f"The old one is good until {until}." if grace else "The old one is good no more."
         _hint(arguments, f"'{arguments.id}' has a new key. {old}")
@@ -105,7 +105,7 @@ def revoke(arguments: argparse.Namespace) -> int:
     from relay.keys import revoked_and_cut
 
     path = config_path(arguments)
-    with _refusals(), opened(path, os.environ) as ring:
+    with refusals(), opened(path, os.environ) as ring:
         found = _found(ring, arguments.id)
         if arguments.cut:
             change = ring.change(found, revoked_and_cut(found.entry))
@@ -114,7 +114,7 @@ def revoke(arguments: argparse.Namespace) -> int:
             change = ring.remove(found)
             cut = found.entry.get("on_revoke") == "cut"
             ends = "running answers are cut" if cut else "running answers finish"
-        _write(change, arguments)
+        write(change, arguments)
         _hint(arguments, f"'{arguments.id}' is revoked: {ends}.")
     return OK
 
@@ -123,7 +123,7 @@ def revoke(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def refusals() -> Iterator[None]:
     """What cannot be done is told in one line."""
     from relay.config.edit import EditRefused
     from relay.config.faults import ConfigErrors
@@ -144,7 +144,7 @@ def _found(ring: Keyring, id: str) -> Found:
     return found
 
 
-def _write(change: Change, arguments: argparse.Namespace, key: str | None = None) -> None:
+def write(change: Change, arguments: argparse.Namespace, key: str | None = None) -> None:
     """Shows what changes and does it. The key is shown when it is sure to be of use, on stdout alone, so that it can
     be piped.
     """

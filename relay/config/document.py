@@ -69,6 +69,14 @@ class Document:
             node = name if named and name is not None and depth == len(loc) - 1 else value
         self._mark(node, loc, message)
 
+    def line(self, loc: Loc) -> int:
+        """The line where an option or entry stands, or what is around it; from 1."""
+        node = self._root
+        for part in loc:
+            inner = None if node is None else child(node, part)[1]
+            node = inner or node
+        return 1 if node is None else int(node.start_mark.line) + 1
+
     def _mark(self, node: yaml.Node, loc: Loc, message: str) -> None:
         mark = node.start_mark
         self.faults.append(Fault(self.file, mark.line + 1, mark.column + 1, message, path_of(loc)))

@@ -173,6 +173,10 @@ class KeyFiles:
                 elif len(self.table.left_out) > out:
                     yield number, self.table.left_out[-1]
 
+    def place(self, id: str) -> str:
+        """File and line of an entry that was left out."""
+        return self._known.ids[id]
+
     def _add(self, key: FiledKey, number: int) -> None:
         """Raises Wrong when its id or the key itself is taken."""
         id, digest, known = key.id, key.hash, self._known
