@@ -10,7 +10,7 @@ import pytest
 from relay.bill import BYTES_A_TOKEN
 from relay.chatbody import decode
 from relay.resume import body_of_the_rest, head_of_the_rest
-from relay.upstream.endpoint import Directory
+from relay.upstream.directory import Directory
 from tests.calls import called, fault, model, tries, upstreams
 from tests.plane import Plane, play
 from tests.rig import scripts as say
