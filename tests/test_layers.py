@@ -41,19 +41,9 @@ ROOMS: dict[int, tuple[str, ...]] = {
     ),
     # edges
     5: (
-        *(
-            "cli",
-            "commands",
-            "__main__",
-            "app",
-            "process",
-            "reload",
-            "banner",
-            "keys",
-            "keyring",
-            "keysurvey",
-            "keyintake",
-        ),
+        *("cli", "commands", "__main__", "app", "process", "reload", "banner"),
+        *("following", "revoking", "explain"),
+        *("keys", "keyring", "keysurvey", "keyintake"),
         *("front", "port", "connection", "heads", "listener", "reception"),
         *("overload", "watch", "cgroup"),
         *("admin", "health", "page", "observe", "workers"),

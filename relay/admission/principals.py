@@ -60,6 +60,7 @@ class Principal:
         "networks",
         "on_revoke",
         "restricted",
+        "revoked",
         "weight",
     )
 
@@ -96,6 +97,8 @@ class Principal:
         """Usable from loopback only."""
         self.restricted = bool(demo or networks or former or expires is not None)
         """Whether the digest alone is not enough."""
+        self.revoked = False
+        """A reload has taken it away: whoever has not begun yet is refused."""
         self._pattern: re.Pattern[str] | None = None
         self._allowed: dict[str, bool] | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from time import time
 from typing import Final
 
 from pydantic import ValidationError
@@ -12,15 +13,18 @@ from pydantic import ValidationError
 from relay.config.document import Document
 from relay.config.faults import ConfigErrors, Fault, explain
 from relay.config.keyfiles import Breathe, read_key_files, without_a_break
+from relay.config.keylines import BYTE_ORDER_MARK
 from relay.config.model import Config
 from relay.config.notices import notices
 from relay.config.rules import problems
 from relay.config.types import Reading
 
-__all__ = ["ConfigErrors", "Fault", "load", "loads", "read"]
+__all__ = ["ConfigErrors", "Fault", "is_in_effect", "load", "loads", "read"]
 
 LARGEST_FILE: Final = 64 * 1024 * 1024
 """Bytes; about 300,000 keys, which is more than YAML is good for."""
+PIECE: Final = 256 * 1024
+"""Bytes that are hashed at once, while other threads run."""
 
 
 def load(path: Path, env: Mapping[str, str], breathe: Breathe = without_a_break) -> Config:
@@ -30,6 +34,27 @@ def load(path: Path, env: Mapping[str, str], breathe: Breathe = without_a_break)
     files do.
     """
     return loads(read(path), env, path, breathe)
+
+
+def is_in_effect(config: Config) -> bool:
+    """Whether the files hold what this configuration was read from."""
+    try:
+        digest = hashlib.sha256(read(config.path))
+        for path in config.key_files:
+            digest.update(_digest_of(path))
+    except (OSError, ConfigErrors):
+        return False
+    return digest.hexdigest() == config.digest
+
+
+def _digest_of(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        piece = file.read(PIECE).removeprefix(BYTE_ORDER_MARK)
+        while piece:
+            digest.update(piece)
+            piece = file.read(PIECE)
+    return digest.digest()
 
 
 def read(path: Path) -> bytes:
@@ -71,5 +96,6 @@ def loads(
     if config is None or document.faults:
         filed.table.retire(breathe)
         raise ConfigErrors(document.faults)
-    config.stamp(path, digest.hexdigest(), filed.table, notices(config, filed.table, breathe))
+    told = notices(config, filed.table, time(), breathe)
+    config.stamp(path, digest.hexdigest(), source.endswith(b"\n"), filed.table, told)
     return config

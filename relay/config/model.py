@@ -304,6 +304,7 @@ class Config(Section):
 
     _path: Path = PrivateAttr(Path("config.yaml"))
     _digest: str = PrivateAttr("")
+    _whole: bool = PrivateAttr(False)
     _notices: list[str] = PrivateAttr(default_factory=list)
     _filed: KeyTable = PrivateAttr(default_factory=KeyTable)
 
@@ -335,9 +336,12 @@ class Config(Section):
         unwritten = isinstance(data, dict) and not data.get("state")
         return {**data, "state": {}} if unwritten else data
 
-    def stamp(self, path: Path, digest: str, filed: KeyTable, notices: list[str]) -> None:
+    def stamp(
+        self, path: Path, digest: str, whole: bool, filed: KeyTable, notices: list[str]
+    ) -> None:
         """Says where this reading came from, and what its key files held; the reader does so once."""
-        self._path, self._digest, self._filed, self._notices = path, digest, filed, notices
+        self._path, self._digest, self._whole = path, digest, whole
+        self._filed, self._notices = filed, notices
 
     @property
     def path(self) -> Path:
@@ -347,6 +351,11 @@ class Config(Section):
     def digest(self) -> str:
         """SHA-256 of the file and its key files, in hex."""
         return self._digest
+
+    @property
+    def whole(self) -> bool:
+        """The file ends with the end of a line: one that does not is taken for half of the next version."""
+        return self._whole
 
     @property
     def notices(self) -> list[str]:
