@@ -28,6 +28,7 @@ COMPILED = (
     *("connection", "heads", "overload", "port", "reception"),
     *("admission/gate", "admission/memory", "admission/principals", "admission/purse"),
     *("admission/windows", "admission/authority", "admission/refusals", "admission/remote"),
+    *("admission/budgets", "admission/period"),
     *("upstream/account", "upstream/attempt", "upstream/balance", "upstream/breaker"),
     *(
         "upstream/budget",

@@ -22,6 +22,7 @@ import uvloop
 from aiohttp import web
 
 from relay import admin, banner, process, reload
+from relay.admission.budgets import Budgets
 from relay.admission.gate import Gate
 from relay.call import RequestIds
 from relay.config.model import Config
@@ -42,6 +43,7 @@ from relay.reception import Reception
 from relay.records import Batch
 from relay.revoking import Revoking
 from relay.snapshot import Snapshot
+from relay.state.keeper import Keeper
 from relay.timers import TICK, Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.connections import connections_of
@@ -94,6 +96,7 @@ class Relay:
         self._demo: Demo | None = None
         self._snapshot = Snapshot(config, self._memory)
         self._gate = self._make_gate(self._snapshot)
+        self._keeper = Keeper.of(loop, config, self._gate)
         self._metrics = Metrics()
         self._batch = Batch(loop, [self._metrics.observe, access_log.observe])
         self._proxy = Proxy(
@@ -108,7 +111,7 @@ class Relay:
         self._port = Port(self._reception, self._wheel, ids, _patience(config), overload)
         self._revoking = Revoking(loop, self._proxy, self._port)
         self._seen = Seen(
-            self._proxy, self._gate, self._memory, access_log, self._live, log_dropped
+            self._proxy, self._gate, self._memory, access_log, self._live, log_dropped, self._keeper
         )
         self._metrics.sources = self._seen
         self._guard = admin.Guard(_token(config))
@@ -130,12 +133,13 @@ class Relay:
         return Directory(listener=log_state)
 
     def _make_gate(self, snapshot: Snapshot) -> Gate:
-        return Gate(snapshot.principals, snapshot.config.groups)
+        return Gate(snapshot.principals, snapshot.config.groups, Budgets(kept=True))
 
     # -- the life of the process --
 
     async def run(self) -> None:
         """Serves until it is told to stop. Raises OSError when a port cannot be had."""
+        self._keeper.start()
         await self._demo_server.start()
         self._demo = Demo(self._demo_server.port, self._demo_server.credential, self._demo_key)
         self._apply(Snapshot(self._config, self._memory, self._demo))
@@ -245,6 +249,7 @@ class Relay:
         await self._dialer.close()
         await self._demo_server.close()
         self._wheel.close()
+        self._keeper.close()
         self._access_log.close(LOG_WAIT)
 
     def _tick(self) -> None:
@@ -270,6 +275,7 @@ class Relay:
         purses = self._gate.reload(snapshot.principals, config.groups)
         self._catch_up()
         self._revoking.follow(old, snapshot, time())
+        self._keeper.policy = config.on_store_failure.budgets
         self._port.patience = _patience(config)
         self._watch.configure(config.server)
         self._port.memo.clear()
@@ -331,7 +337,7 @@ class Relay:
             for name, route in self._snapshot.routes.items()
             if route.static is None and not route.pool.usable(now, ())
         ]
-        return [*models, *self._watch.limps()]
+        return [*models, *self._keeper.degraded(), *self._watch.limps()]
 
 
 def new_demo_key() -> str:

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from relay import replies
-from relay.bill import BYTES_A_TOKEN, Bill
+from relay.bill import Bill
 from relay.call import Call
 from relay.chatedit import edit
 from relay.endings import KEEP_ALIVE
@@ -232,7 +232,7 @@ class Opening(Waits):
             self._hedge_ended("won" if self._hedge is winner else "lost")
         for attempt in self._attempts:
             if attempt.sent:
-                tokens = len(self.call.body) // BYTES_A_TOKEN
+                tokens = round(len(self.call.body) * self._route.memory.ratio)
                 self._route.memory.wasted(attempt.member.endpoint.name, tokens)
             attempt.cancel(overtaken=True, outrun=attempt.started < winner.started)
             self.call.record.tried(attempt.record())

@@ -79,12 +79,8 @@ def test_what_will_not_serve_is_said(text: str) -> None:
 
 
 PENDING_OPTIONS = {
-    "state: {path: /var/lib/relay}": "state.path",
     "quota_store: redis://h:6379/0": "quota_store",
-    f"keys: [{{id: a, hash: '{HASH}', limits: {{tokens_per_day: 5}}}}]": "keys[a].limits.tokens_per_day",
-    "groups: {g: {limits: {usd_per_month: 5}}}": "groups.g.limits.usd_per_month",
     "on_store_failure: {rates: closed}": "on_store_failure.rates",
-    "on_store_failure: {budgets: open}": "on_store_failure.budgets",
     "prices: {gpt: {input: 1, output: 2}}": "prices",
     "observability: {log_content: true}": "observability.log_content",
 }
@@ -114,15 +110,11 @@ def test_options_at_rest_are_not_named() -> None:
 
 
 def test_a_notice_of_many_places_names_the_first_and_counts_the_rest() -> None:
-    entries = ", ".join(
-        f"{{id: k{n}, hash: 'sha256:{n:064x}', limits: {{usd_per_day: 1}}}}" for n in range(5)
-    )
+    entries = ", ".join(f"{{id: k{n}, hash: 'sha256:{n:064x}', models: [n*]}}" for n in range(5))
 
     said = notices(f"models: {{m: {{static: x}}}}\nkeys: [{entries}]\n")
 
-    assert len(said) == 1
-    assert said[0].startswith("keys[k0].limits.usd_per_day, keys[k1].limits.usd_per_day, ")
-    assert " and 2 more: budgets are counted in memory" in said[0]
+    assert said == ["keys: no model fits 'n*' (of 'k0', 'k1', 'k2' and 2 more)."]
 
 
 NOON = 1893499200.0

@@ -46,7 +46,7 @@ ROOMS: dict[int, tuple[str, ...]] = {
         *("keys", "keyring", "keysurvey", "keyintake"),
         *("front", "port", "connection", "heads", "listener", "reception"),
         *("overload", "watch", "cgroup"),
-        *("admin", "health", "page", "observe", "workers"),
+        *("admin", "health", "page", "observe", "workers", "state"),
     ),
 }
 FLOORS = {name: floor for floor, names in ROOMS.items() for name in names}

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from relay.admission.budgets import Budgets
 from relay.admission.configured import GroupLike
 from relay.admission.gate import Gate, Lease, Need
 from relay.admission.principals import Principal, Principals
@@ -43,8 +44,13 @@ class Authority:
 
     __slots__ = ("_before", "_known", "_principals", "gate")
 
-    def __init__(self, principals: Principals, groups: Mapping[str, GroupLike]) -> None:
-        self.gate = Gate(principals, groups)
+    def __init__(
+        self,
+        principals: Principals,
+        groups: Mapping[str, GroupLike],
+        budgets: Budgets | None = None,
+    ) -> None:
+        self.gate = Gate(principals, groups, budgets)
         self._principals = principals
         self._known: dict[str, Principal] = {}
         """Those who have asked since the last reload,"""
@@ -73,6 +79,8 @@ class Authority:
             return number, RATE, error.reason or "", error.message, error.wait
         except BudgetSpent as error:
             return number, BUDGET, error.reason or "", error.message, None
+        except StoreUnavailable:
+            return number, STORE, "", "", None
         return None
 
     def settle(self, holder: Holder, number: int, tokens: int, cost: int, now: float) -> None:

@@ -26,14 +26,6 @@ SOON: Final = timedelta(days=14)
 SHOWN_PATTERNS: Final = 20
 """Patterns that fit no model, each with a notice of its own."""
 
-BUDGETS: Final = (
-    "requests_per_day",
-    "tokens_per_day",
-    "tokens_per_month",
-    "usd_per_day",
-    "usd_per_month",
-)
-
 
 class Pending(NamedTuple):
     """An option that is read and checked, but changes nothing yet, or less than it says."""
@@ -47,30 +39,15 @@ class Pending(NamedTuple):
     """Only if it stands in the file: its default promises nothing."""
 
 
-def _any(value: Any) -> bool:
-    return value is not None
-
-
 _NO_STORE: Final = "limits are counted in this process for now: there is no store that could fail."
 
 PENDING: Final = (
-    Pending(
-        ("state.path",),
-        lambda path: path.name != "state",
-        "nothing is stored there yet.",
-    ),
     Pending(
         ("quota_store",),
         lambda store: store != "embedded",
         "limits are counted in this process only for now, not in a store that relays share.",
     ),
-    Pending(
-        tuple(f"{owner}.*.limits.{name}" for owner in ("keys", "groups") for name in BUDGETS),
-        _any,
-        "budgets are counted in memory for now: they start from nothing when the relay restarts.",
-    ),
     Pending(("on_store_failure.rates",), lambda policy: policy != "open", _NO_STORE),
-    Pending(("on_store_failure.budgets",), lambda policy: policy != "closed", _NO_STORE),
     Pending(("prices",), bool, "recorded traffic is not priced at other models' rates yet."),
     Pending(
         ("observability.log_content",),

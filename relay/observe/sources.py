@@ -18,6 +18,7 @@ from relay.observe.accesslog import AccessLog
 from relay.observe.metrics import Sources
 from relay.proxy import Proxy
 from relay.snapshot import Snapshot
+from relay.state.keeper import Keeper
 from relay.upstream.queue import queue_of
 
 
@@ -32,6 +33,7 @@ class Seen(Sources):
         access_log: AccessLog,
         snapshot: Callable[[], Snapshot],
         log_dropped: Callable[[], int],
+        keeper: Keeper,
     ) -> None:
         self._proxy = proxy
         self._gate = gate
@@ -39,6 +41,7 @@ class Seen(Sources):
         self._access_log = access_log
         self._snapshot = snapshot
         self._log_dropped = log_dropped
+        self._keeper = keeper
         self._started = monotonic()
 
     def inflight_streams(self) -> Iterable[tuple[str, str, int]]:
@@ -102,11 +105,12 @@ class Seen(Sources):
         return [item for memory in self._memory.routes.values() for item in memory.resumes.items()]
 
     def store_up(self) -> Iterable[tuple[str, bool]]:
-        return [("memory", True)]
+        return [("memory", True), *self._keeper.store_up()]
 
     def store_errors(self) -> Iterable[tuple[str, int]]:
         gate = self._gate
-        return [("memory", gate.failures)] if isinstance(gate, RemoteGate) else []
+        asked = [("memory", gate.failures)] if isinstance(gate, RemoteGate) else []
+        return [*asked, *self._keeper.store_errors()]
 
     def status(self) -> StatusReport:
         """The state of things for the status page."""

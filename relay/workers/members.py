@@ -116,6 +116,8 @@ class Members:
         self._changes: set[asyncio.Event] = set()
         self.on_serving: Callable[[], None] = _nothing
         """All workers accept connections."""
+        self.on_heard: Callable[[], None] = _nothing
+        """Those who outlived the last hub have told what they hold, or will not."""
         self.on_death: Callable[[Snapshot], None] = _ignore
         """A worker has gone, and these were its last numbers."""
 
@@ -124,6 +126,8 @@ class Members:
             lambda: Member(self).link,
             sock=listener,  # type: ignore[arg-type]
         )
+        if not self._expected:
+            self.on_heard()
         self._watch()
 
     def close(self) -> None:
@@ -292,6 +296,7 @@ class Members:
         self._expected.pop(worker, None)
         if self._expected:
             return
+        self.on_heard()
         held_back, self._held_back = self._held_back, []
         now, wall = self._loop.time(), time()
         for member, asks in held_back:
