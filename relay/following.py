@@ -155,9 +155,8 @@ class Following:
 
     async def _try(self, config: Config, signature: Signature) -> list[str]:
         paths = paths_of(config)
-        if config.whole and not await asyncio.to_thread(_ends_with_a_line, config.path):
-            return [f"{config.path}: ends inside a line, as if half of it were written"]
-        return await self._subject.read_anew(lambda: signature_of(paths) == signature)
+        faults = await asyncio.to_thread(half_written, config)
+        return faults or await self._subject.read_anew(lambda: signature_of(paths) == signature)
 
     async def _signature(self) -> Signature:
         # A file system may hang.
@@ -199,11 +198,17 @@ def signature_of(paths: Iterable[Path]) -> Signature:
     return tuple(found)
 
 
-def _ends_with_a_line(path: Path) -> bool:
-    """Whether the last sign of a file is the end of a line; True where nobody can say."""
+def half_written(config: Config) -> list[str]:
+    """Whether the file ends inside a line, unlike the one in effect. Cut off there, it might say something else, and
+    still be right: `rpm: 100` of `rpm: 1000`.
+    """
+    if not config.whole:
+        return []
     try:
-        with path.open("rb") as source:
+        with config.path.open("rb") as source:
             source.seek(-1, os.SEEK_END)
-            return source.read(1) == b"\n"
+            cut = source.read(1) != b"\n"
     except OSError:
-        return True
+        # It is not there, or empty: that is somebody else's to say.
+        return []
+    return [f"{config.path}: ends inside a line, as if half of it were written"] if cut else []
