@@ -111,7 +111,11 @@ class Keyring:
         return _relined(found.path, lines, rest)
 
     def _edited(self, content: bytes) -> Change:
-        before, after = edit.veiled_lines(self.source), edit.veiled_lines(content)
+        # What follows the last end of a line is no line.
+        before, after = (
+            lines[:-1] if not lines[-1] else lines
+            for lines in map(edit.veiled_lines, (self.source, content))
+        )
         return Change(self.path, content, list(unified(str(self.path), before, after)))
 
 

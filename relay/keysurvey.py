@@ -142,7 +142,9 @@ def _row(
 
 def _limits_text(limits: Mapping[str, Any]) -> str:
     parts = [
-        f"{name} {value:,}" for name, value in limits.items() if name not in ("models", "shadow")
+        f"{name} {value:,.12g}"
+        for name, value in limits.items()
+        if name not in ("models", "shadow")
     ]
     parts += [f"{model}: {_limits_text(one)}" for model, one in limits.get("models", {}).items()]
     text = ", ".join(parts)

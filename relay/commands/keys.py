@@ -40,7 +40,7 @@ def new(arguments: argparse.Namespace) -> int:
             key,
             id=arguments.id,
             models=arguments.models,
-            limits={name: limit for name, limit in limits.items() if limit is not None},
+            limits={name: _tidy(limit) for name, limit in limits.items() if limit is not None},
             group=arguments.group,
             expires=arguments.expires,
             allow_ips=arguments.allow_ip,
@@ -53,6 +53,11 @@ def new(arguments: argparse.Namespace) -> int:
     if not writes:
         _snippet(path, entry, key)
     return OK
+
+
+def _tidy(limit: float) -> float:
+    """20 and not 20.0."""
+    return int(limit) if float(limit).is_integer() else limit
 
 
 def _add(arguments: argparse.Namespace, path: Path, entry: dict[str, Any], key: str | None) -> None:
