@@ -44,6 +44,7 @@ from relay.records import Batch
 from relay.revoking import Revoking
 from relay.snapshot import Snapshot
 from relay.state.keeper import Keeper
+from relay.state.ledger import Ledger
 from relay.timers import TICK, Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.connections import connections_of
@@ -98,7 +99,8 @@ class Relay:
         self._gate = self._make_gate(self._snapshot)
         self._keeper = Keeper.of(loop, config, self._gate)
         self._metrics = Metrics()
-        self._batch = Batch(loop, [self._metrics.observe, access_log.observe])
+        self._ledger = Ledger.of(loop, config)
+        self._batch = Batch(loop, [self._metrics.observe, access_log.observe, self._ledger.observe])
         self._proxy = Proxy(
             self._gate, Tools(self._dialer, self._wheel), self._batch.add, process.log_bug
         )
@@ -111,7 +113,8 @@ class Relay:
         self._port = Port(self._reception, self._wheel, ids, _patience(config), overload)
         self._revoking = Revoking(loop, self._proxy, self._port)
         self._seen = Seen(
-            self._proxy, self._gate, self._memory, access_log, self._live, log_dropped, self._keeper
+            *(self._proxy, self._gate, self._memory, access_log, self._ledger),
+            *(lambda: self._snapshot, log_dropped, self._keeper),
         )
         self._metrics.sources = self._seen
         self._guard = admin.Guard(_token(config))
@@ -125,9 +128,6 @@ class Relay:
     @property
     def config(self) -> Config:
         return self._config
-
-    def _live(self) -> Snapshot:
-        return self._snapshot
 
     def _make_directory(self) -> Directory:
         return Directory(listener=log_state)
@@ -250,6 +250,7 @@ class Relay:
         await self._demo_server.close()
         self._wheel.close()
         self._keeper.close()
+        self._ledger.close()
         self._access_log.close(LOG_WAIT)
 
     def _tick(self) -> None:
@@ -281,6 +282,7 @@ class Relay:
         self._port.memo.clear()
         self._guard.change(_token(config))
         self._access_log.format = config.observability.access_log
+        self._ledger.retention = config.state.retention
         self._metrics.configure(
             list(snapshot.routes),
             list(config.upstreams),

@@ -69,7 +69,16 @@ NOTICES = {
     ),
     "keys: [{id: a, key: sk-fifteen-sign}]": "'a' is shorter than 16 characters",
     POOLS + "models: {m: {pool: [{upstream: up}]}}\n"
-    f"keys: [{{id: a, hash: '{HASH}', limits: {{usd_per_day: 1}}}}]": "models.m: without a price",
+    f"keys: [{{id: a, hash: '{HASH}', limits: {{usd_per_day: 1}}}}]": (
+        "models.m has no price: 'a', with a usd limit, is refused there."
+    ),
+    POOLS + "models:\n"
+    "  m: {pool: [{upstream: up}], fallback: [n], price: {input: 1, output: 2}}\n"
+    "  n: {pool: [{upstream: up}]}\n"
+    "groups: {g: {limits: {usd_per_month: 1}}}\n"
+    f"keys: [{{id: a, hash: '{HASH}', group: g, models: [m]}}]": (
+        "models.m.fallback: n is passed over for keys with a usd limit."
+    ),
 }
 
 
@@ -81,7 +90,6 @@ def test_what_will_not_serve_is_said(text: str) -> None:
 PENDING_OPTIONS = {
     "quota_store: redis://h:6379/0": "quota_store",
     "on_store_failure: {rates: closed}": "on_store_failure.rates",
-    "prices: {gpt: {input: 1, output: 2}}": "prices",
     "observability: {log_content: true}": "observability.log_content",
 }
 

@@ -49,6 +49,7 @@ class Purse:
         "counts_money",
         "counts_tokens",
         "entries",
+        "limits_money",
         "machines",
         "periods",
     )
@@ -75,6 +76,8 @@ class Purse:
             unit in (TOKENS_WORST, COST) for machine, unit in self.entries if not machine.shadow
         )
         """An answer that grew past its reservation would overspend."""
+        self.limits_money = any(unit == COST and not m.shadow for m, unit in self.entries)
+        """What a call costs may refuse it."""
         self.periods = 0
         """Of the budgets that refuse, whether there are some per day and per month: the bits of `Budgets.away`."""
         for machine, _ in self.entries:

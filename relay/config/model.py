@@ -99,6 +99,9 @@ class State(Section):
     path: FilePath = Field(
         Path("state"), validate_default=True, description="Folder of budgets and usage (SQLite)"
     )
+    retention: Duration = Field(
+        90 * 86400.0, description="Calls are kept for so long, then their sums by day, for good"
+    )
 
 
 Open = Literal["open", "closed"]

@@ -48,7 +48,6 @@ PENDING: Final = (
         "limits are counted in this process only for now, not in a store that relays share.",
     ),
     Pending(("on_store_failure.rates",), lambda policy: policy != "open", _NO_STORE),
-    Pending(("prices",), bool, "recorded traffic is not priced at other models' rates yet."),
     Pending(
         ("observability.log_content",),
         bool,
@@ -227,23 +226,49 @@ def _named_like_a_label(config: Config, filed: _Filed) -> Iterator[str]:
 
 
 def _unpriced(config: Config, filed: _Filed) -> Iterator[str]:
-    """Money limits over models that cost nothing, as far as the file tells."""
-    unpriced = [n for n, model in config.models.items() if model.pool and model.price is None]
-    patterns = {
-        pattern
-        for rights, _, _ in _holders(config, filed)
-        if _has_usd(rights.limits)
-        or (rights.group is not None and _has_usd(config.groups[rights.group].limits))
-        for pattern in rights.models
-    }
-    found = [n for n in unpriced if any(fnmatchcase(n, pattern) for pattern in patterns)]
-    if found:
-        names = _some([f"models.{name}" for name in found])
-        yield f"{names}: without a price, calls cost nothing and no usd limit stops them."
+    """Models of which nobody says what they cost, for keys whose money is limited."""
+    unpriced = [name for name in config.models if _costs_unsaid(config, name)]
+    if not unpriced:
+        return
+    holders = [(holder, _limits_over(config, holder[0])) for holder in _holders(config, filed)]
+    for name, model in config.models.items():
+        keys = _Names()
+        for (rights, ids, count), limits in holders:
+            if any(_limits_money(each, name) for each in limits) and _may_use(rights, name):
+                keys.add(_quoted(ids), count)
+        passed = _some([other for other in model.fallback if other in unpriced])
+        if keys and name in unpriced:
+            yield f"models.{name} has no price: {keys}, with a usd limit, {keys.verb} refused there."
+        elif keys and passed:
+            yield f"models.{name}.fallback: {passed} {passed.verb} passed over for keys with a usd limit."
 
 
-def _has_usd(limits: Limits | FiledLimits) -> bool:
-    return limits.usd_per_day is not None or limits.usd_per_month is not None
+def _costs_unsaid(config: Config, name: str) -> bool:
+    """Whether an upstream serves the model, not the demo, and it has no price."""
+    model, active = config.models[name], config.active_upstreams
+    kinds = {active[entry.upstream].kind for entry in model.pool if entry.upstream in active}
+    return model.price is None and bool(kinds - {"demo"})
+
+
+def _limits_over(config: Config, rights: KeyConfig | Plan) -> list[Limits | FiledLimits]:
+    """A key's own limits and its group's."""
+    group = [] if rights.group is None else [config.groups[rights.group].limits]
+    return [rights.limits, *group]
+
+
+def _limits_money(limits: Limits | FiledLimits, model: str) -> bool:
+    """Whether they can refuse a call to this model for what it costs."""
+    own = limits.models.get(model)
+    # Limits that only count make those of single models only count, too.
+    return not limits.shadow and any(
+        not each.shadow and (each.usd_per_day is not None or each.usd_per_month is not None)
+        for each in (limits, own)
+        if each is not None
+    )
+
+
+def _may_use(rights: KeyConfig | Plan, model: str) -> bool:
+    return any(fnmatchcase(model, pattern) for pattern in rights.models)
 
 
 # --- what is not in effect yet --------------------------------------------------------------------

@@ -19,6 +19,7 @@ from relay.observe.metrics import Sources
 from relay.proxy import Proxy
 from relay.snapshot import Snapshot
 from relay.state.keeper import Keeper
+from relay.state.ledger import Ledger
 from relay.upstream.queue import queue_of
 
 
@@ -31,6 +32,7 @@ class Seen(Sources):
         gate: Gate,
         memory: Memory,
         access_log: AccessLog,
+        ledger: Ledger,
         snapshot: Callable[[], Snapshot],
         log_dropped: Callable[[], int],
         keeper: Keeper,
@@ -39,6 +41,7 @@ class Seen(Sources):
         self._gate = gate
         self._memory = memory
         self._access_log = access_log
+        self._ledger = ledger
         self._snapshot = snapshot
         self._log_dropped = log_dropped
         self._keeper = keeper
@@ -111,6 +114,9 @@ class Seen(Sources):
         gate = self._gate
         asked = [("memory", gate.failures)] if isinstance(gate, RemoteGate) else []
         return [*asked, *self._keeper.store_errors()]
+
+    def ledger_calls(self) -> tuple[int, int]:
+        return self._ledger.recorded, self._ledger.dropped
 
     def status(self) -> StatusReport:
         """The state of things for the status page."""

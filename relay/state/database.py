@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from relay.state import calls
+
 FILE: Final = "relay.db"
 """In the folder `state.path`."""
 ASIDES: Final = ("", "-wal", "-shm")
@@ -34,6 +36,7 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE budgets (kind TEXT, owner TEXT, machine TEXT, ends INTEGER NOT NULL,"
         " spent INTEGER NOT NULL, reserved INTEGER NOT NULL,"
         " PRIMARY KEY (kind, owner, machine)) WITHOUT ROWID",
+        *calls.SCHEMA,
     ),
 )
 """What makes version N of version N - 1, from an empty file on. A released one never changes: a change is a new row."""
