@@ -24,7 +24,7 @@ from relay.config.model import Config
 from relay.config.rules import nearest
 from relay.config.values import write_instant
 from relay.equipment import Demo, Memory
-from relay.errors import InvalidKey, ModelNotFound, NoUpstream, RelayError
+from relay.errors import InvalidKey, ModelNotFound, ModelNotPriced, NoUpstream, RelayError
 from relay.pricing import Price
 from relay.process import log_bug
 from relay.routes import Route
@@ -73,6 +73,8 @@ class _Explained:
         """What the call is sure to get."""
         self._why: str | None = None
         """What the client is not told."""
+        self._limits_money = False
+        """A limit in dollars holds: models without a price are passed over."""
 
     def facts(self) -> Facts:
         found: Facts = {}
@@ -183,6 +185,9 @@ class _Explained:
     def _limits(self, route: Route, principal: Principal, need: Need) -> list[Facts]:
         known, gate = _gate(self._snapshot)
         purse = gate.purse(principal).of(route.name)
+        self._limits_money = purse.limits_money
+        if purse.limits_money and route.unpriced:
+            self._refused(ModelNotPriced(route.name))
         amounts = (need if purse.counts_tokens else NO_NEED).amounts
         found = []
         for owner, name, machine, unit in purse.named():
@@ -220,14 +225,21 @@ class _Explained:
             return {"static": True}
         found["members"] = list(self._members(route))
         if not any(member["serves"] for member in found["members"]):
-            if model.fallback:
-                found["answered_by"] = model.fallback[0]
+            following = next((f for f in route.fallbacks if not self._is_passed_over(f)), None)
+            if following is not None:
+                found["answered_by"] = following.name
             else:
                 self._refused(NoUpstream(), "all its upstreams are left out")
         return found
 
     def _named(self, model: str) -> str:
-        return f"{model} (static)" if self._snapshot.routes[model].static is not None else model
+        route = self._snapshot.routes[model]
+        if self._is_passed_over(route):
+            return f"{model} (passed over: it has no price)"
+        return f"{model} (static)" if route.static is not None else model
+
+    def _is_passed_over(self, route: Route) -> bool:
+        return self._limits_money and route.unpriced
 
     def _members(self, route: Route) -> Iterator[Facts]:
         """In the order of the tiers, with who cannot serve and why."""

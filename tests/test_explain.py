@@ -25,7 +25,7 @@ upstreams:
 models:
   deepseek-chat:
     pool: [{upstream: demo, tier: 9}, {upstream: b, tier: 1}, {upstream: a, model: other}]
-    fallback: [sorry]
+    fallback: [free, sorry]
     price:
       input: 0.27
       cached_input: 0.07
@@ -34,14 +34,16 @@ models:
     max_output: 1000
   empty: {pool: [{upstream: b}]}
   shown: {pool: [{upstream: demo}]}
+  free: {pool: [{upstream: a}]}
   sorry: {static: later}
 groups: {team: {limits: {rpm: 600, models: {deepseek-chat: {rpm: 30, shadow: true}}}}}
 keys:
-  - {id: ok, hash: "@1", limits: {tpm: 9000, usd_per_day: 1}, group: team, models: [deepseek-*, e*]}
+  - {id: ok, hash: "@1", limits: {tpm: 9000, usd_per_day: 1}, group: team, models: [deepseek-*, e*, free]}
   - {id: poor, hash: "@2", limits: {tokens_per_day: 999}}
   - {id: old, hash: "@3", expires: 2029-01-01}
   - {id: far, hash: "@4", allow_ips: [10.0.0.0/8], on_revoke: cut}
   - {id: out}
+  - {id: rich, hash: "@6"}
 key_files: [keys.jsonl]
 """
 FILED = '{"id": "filed", "hash": "@5", "models": ["x*"]}\n'
@@ -105,7 +107,7 @@ def test_members_stand_in_the_order_of_their_tiers_with_who_cannot_serve() -> No
     ]
     assert "left out" in route["members"][1]["note"]
     assert "steps aside" in route["members"][2]["note"]
-    assert route["fallback"] == ["sorry (static)"]
+    assert route["fallback"] == ["free (passed over: it has no price)", "sorry (static)"]
 
 
 def test_the_price_now_and_when_it_changes() -> None:
@@ -123,11 +125,12 @@ def test_the_price_now_and_when_it_changes() -> None:
     [
         ("out", "deepseek-chat", None, 401, "invalid_api_key", "is left out"),
         ("old", "deepseek-chat", None, 401, "invalid_api_key", None),
-        ("ok", "sorry", None, 404, "model_not_found", "its models are deepseek-*, e*"),
+        ("ok", "sorry", None, 404, "model_not_found", "its models are deepseek-*, e*, free"),
         ("ok", "deepseek-chta", None, 404, "model_not_found", "did you mean 'deepseek-chat'?"),
         ("filed", "deepseek-chat", None, 404, "model_not_found", "its models are x*"),
         ("poor", "deepseek-chat", None, 429, "insufficient_quota", None),
-        ("ok", "empty", None, 503, "no_upstream_available", "all its upstreams are left out"),
+        ("ok", "free", None, 403, "model_not_priced", None),
+        ("rich", "empty", None, 503, "no_upstream_available", "all its upstreams are left out"),
         ("ok", "deepseek-chat", {"model": 3}, 400, None, None),
         ("old", "nothing", {"model": 3}, 401, "invalid_api_key", None),
     ],
@@ -174,7 +177,7 @@ def test_the_command_tells_it_to_people_and_programs(capsys: pytest.CaptureFixtu
     )
     assert "rpm of this model 30 (group team): used unknown, reserves 1, counted only" in text
     assert "tier 1: b as deepseek-chat, weight 1, left out" in text
-    assert "then sorry (static)" in text
+    assert "then free (passed over: it has no price), then sorry (static)" in text
     assert "now input 0.27, cached input 0.07, output 0.42 (US$ per million tokens)" in text
     assert found["key"]["id"] == "ok"
     assert why.startswith("sorry: refused with 404 model_not_found: The model `sorry`")
