@@ -51,6 +51,7 @@ class Keyring:
         """What stands in the configuration, variables as they are written."""
         self.values = Document(str(path), env).read(self.source)
         """The same with variables put in, as far as they are known here."""
+        self._read: dict[Path, list[bytes]] = {}
         self.files = [path.parent / name for _, name in key_files(self.values)]
 
     def find(self, id: str) -> Found | None:
@@ -58,7 +59,7 @@ class Keyring:
             if isinstance(entry, dict) and str(entry.get("id")) == id:
                 return Found(self.path, index, entry, False)
         for file in self.files:
-            lines = _lines(file)
+            lines = self._lines(file)
             at = linesedit.place_of(lines, id)
             if at is not None:
                 return Found(file, at, _entry(file, lines, at), True)
@@ -90,14 +91,14 @@ class Keyring:
         """With these behind the others, in a key file or, without one, under `keys`."""
         if file is None:
             return self._edited(edit.with_keys(self.source, self.path, entries))
-        lines = _lines(file)
+        lines = self._lines(file)
         return _relined(file, lines, linesedit.added(lines, entries))
 
     def change(self, found: Found, options: Mapping[str, Any]) -> Change:
         """With other options in an entry; None takes one out."""
         if not found.filed:
             return self._edited(edit.with_options(self.source, self.path, found.place, options))
-        lines = _lines(found.path)
+        lines = self._lines(found.path)
         entry = {k: v for k, v in {**found.entry, **options}.items() if v is not None}
         changed = list(lines)
         changed[found.place] = linesedit.line_of(entry)
@@ -106,9 +107,18 @@ class Keyring:
     def remove(self, found: Found) -> Change:
         if not found.filed:
             return self._edited(edit.without_key(self.source, self.path, found.place))
-        lines = _lines(found.path)
+        lines = self._lines(found.path)
         rest = [*lines[: found.place], *lines[found.place + 1 :]]
         return _relined(found.path, lines, rest)
+
+    def _lines(self, file: Path) -> list[bytes]:
+        """The lines of a key file; nobody changes it while this is looked at."""
+        if file not in self._read:
+            try:
+                self._read[file] = linesedit.lines_of(file)
+            except Unreadable as error:
+                raise ConfigErrors([Fault(str(file), 0, 0, str(error))]) from None
+        return self._read[file]
 
     def _edited(self, content: bytes) -> Change:
         # What follows the last end of a line is no line.
@@ -116,7 +126,7 @@ class Keyring:
             lines[:-1] if not lines[-1] else lines
             for lines in map(edit.veiled_lines, (self.source, content))
         )
-        return Change(self.path, content, list(unified(str(self.path), before, after)))
+        return Change(self.path, content, list(unified(str(self.path), before, after, str)))
 
 
 def commit(change: Change) -> None:
@@ -137,13 +147,6 @@ def opened(path: Path, env: Mapping[str, str]) -> Iterator[Keyring]:
         yield ring
 
 
-def _lines(file: Path) -> list[bytes]:
-    try:
-        return linesedit.lines_of(file)
-    except Unreadable as error:
-        raise ConfigErrors([Fault(str(file), 0, 0, str(error))]) from None
-
-
 def _entry(file: Path, lines: Sequence[bytes], index: int) -> dict[str, Any]:
     try:
         return parse(lines[index].strip())
@@ -152,7 +155,8 @@ def _entry(file: Path, lines: Sequence[bytes], index: int) -> dict[str, Any]:
 
 
 def _relined(file: Path, before: Sequence[bytes], after: Sequence[bytes]) -> Change:
-    shown = [
-        [line.decode("utf-8", "replace").rstrip("\n") for line in each] for each in (before, after)
-    ]
-    return Change(file, b"".join(after), list(unified(str(file), *shown)))
+    return Change(file, b"".join(after), list(unified(str(file), before, after, _shown)))
+
+
+def _shown(line: bytes) -> str:
+    return line.decode("utf-8", "replace").rstrip("\n")

@@ -97,7 +97,8 @@ def _written(entry: Any, place: str, reading: Reading, now: datetime) -> Row:
         id = str(entry.get("id", "?")) if isinstance(entry, dict) else "?"
         loc, _, words = next(explain(error, entry, ("keys", 0)))
         return Row(id, place, f"faulty: {path_of(loc)} {words}")
-    return _row(key, key.digest is None, key.limits.model_dump(), place, now)
+    limits = without_defaults(key.limits.model_dump())
+    return _row(key, key.digest is None, limits, place, now)
 
 
 def _filed(found: FiledKey | str | Wrong, place: str, now: datetime) -> Row:
@@ -107,13 +108,12 @@ def _filed(found: FiledKey | str | Wrong, place: str, now: datetime) -> Row:
     if isinstance(found, Wrong):
         loc, words = found.found[0]
         return Row("?", place, f"faulty: {path_of(loc)} {words}")
-    return _row(found, False, _builtins(found.limits), place, now)
+    return _row(found, False, _written_limits(found.limits), place, now)
 
 
 @lru_cache(maxsize=1024)
-def _builtins(limits: FiledLimits) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(limits)
-    return found
+def _written_limits(limits: FiledLimits) -> dict[str, Any]:
+    return without_defaults(msgspec.to_builtins(limits))
 
 
 def _row(
@@ -133,7 +133,7 @@ def _row(
         place,
         state,
         tuple(key.models),
-        without_defaults(limits),
+        limits,
         key.group,
         key.expires,
         until,

@@ -6,6 +6,7 @@ import json
 import os
 from hashlib import sha256
 from pathlib import Path
+from time import process_time
 
 import pytest
 
@@ -13,6 +14,8 @@ from relay.cli import main
 from relay.config.file import load
 from relay.config.keytable import FiledKey
 from relay.config.model import Config, KeyConfig
+from tests.keytimes import write
+from tests.rig import SCALE
 
 CLEAR = "sk-clear-0123456789abcdef"
 HASHES = [f"sha256:{number:064x}" for number in range(9)]
@@ -216,6 +219,24 @@ def test_a_key_that_is_revoked_and_cut_leaves_its_name_to_say_so(id: str) -> Non
     assert code == 0
     assert left.get(id) == "cut" or now.filed.cut == [id]
     assert now.filed.of_id(id) is None
+
+
+def test_one_key_among_very_many_is_changed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    count = 100_000
+    write(Path(), count)
+    begin = process_time()
+
+    done = [
+        main(["keys", "new", "--file", "--id", "new", "--models", "m"]),
+        main(["keys", "rotate", f"c-{count // 2:06d}"]),
+        main(["keys", "revoke", f"c-{count - 1:06d}"]),
+    ]
+
+    # Of the processor, which a busy machine does not stretch; each of the three may take a second.
+    assert process_time() - begin < 3 * SCALE
+    assert done == [0, 0, 0]
+    assert len(config().filed) == count
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 # --- list -----------------------------------------------------------------------------------------

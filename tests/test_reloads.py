@@ -10,7 +10,7 @@ import pytest
 from relay.config.file import ConfigErrors, load, loads
 from relay.config.keyfiles import without_a_break
 from relay.config.model import Config
-from relay.following import half_written
+from relay.following import half_written, paths_of, signature_of
 from relay.keys import hash_of
 from relay.reload import Prepared, prepare
 from tests.reloads import run
@@ -97,6 +97,23 @@ def test_a_key_file_that_is_cut_off_never_lets_in_half_a_key(tmp_path: Path) -> 
         assert isinstance(made, Prepared) == (cut in ends), LINES[:cut][-20:]
         if isinstance(made, Prepared):
             assert all(old.filed.of_id(key.id) == key for key in made.config.filed.keys)
+
+
+def test_files_that_change_while_they_are_read_are_not_put_into_effect(tmp_path: Path) -> None:
+    old = in_effect(tmp_path)
+    seen = signature_of(paths_of(old))
+
+    def still() -> bool:
+        return signature_of(paths_of(old)) == seen
+
+    (tmp_path / "keys.jsonl").write_bytes(LINES + b"\n")
+    changed = prepare(old, {}, without_a_break, None, still)
+    seen = signature_of(paths_of(old))
+    left_alone = prepare(old, {}, without_a_break, None, still)
+
+    assert isinstance(changed, list)
+    assert "changed while it was read" in changed[0]
+    assert isinstance(left_alone, Prepared)
 
 
 def test_a_file_that_never_ended_with_a_line_may_go_on_so(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import SequenceMatcher
 from itertools import islice
-from typing import Final
+from typing import Final, TypeVar
+
+S = TypeVar("S")
 
 CONTEXT: Final = 3
 """Lines that are shown around a change."""
@@ -18,7 +20,9 @@ _OPTION: Final = re.compile(r"""(\b(?:key|token)"?\s*:\s*)(?!["']?(?:\$\{|file:)
 """A secret as text; what names a variable or a file is none."""
 
 
-def unified(name: str, before: Sequence[str], after: Sequence[str]) -> Iterator[str]:
+def unified(
+    name: str, before: Sequence[S], after: Sequence[S], show: Callable[[S], str]
+) -> Iterator[str]:
     """The lines of a diff, in one hunk, since an edit changes one place; nothing if nothing is changed.
 
     Takes time for what changes only: a file of 100,000 lines is fine.
@@ -39,7 +43,7 @@ def unified(name: str, before: Sequence[str], after: Sequence[str]) -> Iterator[
     yield f"--- {name}"
     yield f"+++ {name}"
     yield f"@@ -{_span(first, len(old))} +{_span(first, len(new))} @@"
-    lines = _hunk(old, new)
+    lines = _hunk(list(map(show, old)), list(map(show, new)))
     yield from islice(lines, LONGEST_SHOWN)
     if next(lines, None) is not None:
         yield "… (more lines)"
