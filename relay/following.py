@@ -55,8 +55,10 @@ class Subject(Protocol):
 class Following:
     """Lives as long as the process that owns the reloads."""
 
-    def __init__(self, subject: Subject, pace: Pace, *, watches: bool) -> None:
+    def __init__(self, subject: Subject, pace: Pace, *, watches: bool, every: float = DAY) -> None:
+        """`watches`: whether a change of the files is enough; `every`: seconds between two looks at expiries."""
         self._subject = subject
+        self._every = every
         self._pace = pace
         self._watches = watches
         self._loop = asyncio.get_running_loop()
@@ -104,7 +106,7 @@ class Following:
             except Exception as error:
                 process.log_bug(error)
                 pause = PATIENCE
-            await self._rest(pause if self._watches else DAY)
+            await self._rest(pause if self._watches else self._every)
 
     async def _rest(self, seconds: float) -> None:
         if not self._asked and not self._closing:
@@ -171,7 +173,7 @@ class Following:
 
     async def _tell_of_expiry(self) -> None:
         now = self._loop.time()
-        if now < self._told + DAY:
+        if now < self._told + self._every:
             return
         self._told = now
         config, pace = self._subject.config, self._pace
