@@ -21,6 +21,7 @@ from hashlib import sha256
 from io import StringIO
 from pathlib import Path
 from random import Random
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
@@ -65,15 +66,22 @@ class Found:
     long_streams: int = 0
     failed: list[str] = field(default_factory=list)
     seconds: float = 0.0
-    slowest: float = 0.0
-    """Seconds from the end of a change that nobody told of to its effect, at the most."""
+    unasked: list[float] = field(default_factory=list)
+    """Seconds from the end of a change that nobody told of to the line that says it is in effect."""
 
     @property
     def right(self) -> bool:
         return not self.failed and self.calls > 0
 
     def told(self) -> dict[str, Any]:
-        return vars(self) | {"kinds": dict(self.kinds), "failed": self.failed[:5], "N": self.calls}
+        times = sorted(self.unasked)
+        unasked = {"N": len(times), "median": median(times), "worst": times[-1]} if times else {}
+        return vars(self) | {
+            "kinds": dict(self.kinds),
+            "failed": self.failed[:5],
+            "unasked": unasked,
+            "N": self.calls,
+        }
 
 
 class Files:
@@ -282,7 +290,7 @@ class Run:
         found.reloaded += 1
         if why == "watched":
             took = asyncio.get_running_loop().time() - begin
-            found.slowest = max(found.slowest, round(took, 3))
+            found.unasked.append(round(took, 3))
 
     async def _until_refused(self) -> None:
         def is_new(line: Line) -> bool:
