@@ -422,7 +422,4 @@ def test_notices_count_the_keys_of_files_and_name_some(tmp_path: Path) -> None:
         "keys: 'weak' is shorter than 16 characters, and can be guessed.",
         "keys: no model fits 'gtp-*' (of 'yaml', 'k0', 'k1' and 8 more).",
         "keys[other]: metrics use this name for something else, too.",
-        "keys[k0].limits.usd_per_day, keys[k1].limits.usd_per_day, keys[k2].limits.usd_per_day "
-        "and 7 more: budgets are counted in memory for now: they start from nothing when the "
-        "relay restarts.",
     ]
