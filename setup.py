@@ -20,7 +20,7 @@ COMPILED = (
         "opening",
         "passage",
         "proxy",
-        "reading_on",
+        "leaving",
         "resumable",
     ),
     *("resume", "routes"),

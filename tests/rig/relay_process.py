@@ -144,8 +144,8 @@ class RelayProcess:
         assert "Traceback" not in self.stderr, self.stderr
         assert not [call for call in self.calls if call.get("error") == "internal_error"]
 
-    @staticmethod
-    def command(path: Path) -> tuple[str, ...]:
+    @classmethod
+    def command(cls, path: Path) -> tuple[str, ...]:
         """What starts a relay with this file."""
         return (sys.executable, "-m", "relay", "serve", "-c", str(path))
 
