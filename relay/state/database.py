@@ -30,6 +30,8 @@ FILE_MODE: Final = 0o600
 BUSY: Final = 2.0
 """Seconds a statement waits for another process that writes. Only threads wait that nobody waits for."""
 
+_NO_INDEX: Final = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
         # Unix time; tokens, calls or nano-dollars. See `budgets`.
@@ -108,10 +110,10 @@ def look(path: Path) -> sqlite3.Connection:
     connection = _open(path, "ro")
     try:
         connection.execute("PRAGMA schema_version").close()
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
         connection.close()
         wal = Path(f"{path}-wal")
-        if wal.exists() and wal.stat().st_size:
+        if error.sqlite_errorcode & 0xFF not in _NO_INDEX or (wal.exists() and wal.stat().st_size):
             raise
         # On a disk that takes no writes SQLite cannot make the index of a log, and there is no log: nobody writes.
         connection = _open(path, "ro&immutable=1")
@@ -151,7 +153,7 @@ def identity(path: Path) -> tuple[int, int] | None:
     """Which file this is; None where there is none."""
     try:
         found = os.stat(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     return found.st_dev, found.st_ino
 

@@ -92,7 +92,7 @@ def lost_since(folder: Path) -> float | None:
 def _text(folder: Path) -> str | None:
     try:
         return (folder / LOST).read_text("utf-8", "replace")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

@@ -25,6 +25,8 @@ EVERY: Final = 0.2
 FIRST_WAIT: Final = 0.2
 """Seconds before the second try after a failure; each further wait is twice the one before."""
 LONGEST_WAIT: Final = 3.2
+QUIET: Final = 10.0
+"""Seconds between two lines that say so: a disk that is nearly full comes and goes with every write."""
 
 Work = Callable[[sqlite3.Connection], None]
 """Writes something, inside a transaction of the writer's. Called again where that transaction failed."""
@@ -69,6 +71,9 @@ class Writer:
         self.cause: Exception | None = None
         """The last failure."""
         self._failed_at = 0.0
+        self._told = False
+        """The log has heard of this failure."""
+        self._told_at = float("-inf")
 
     # -- the loop's side: nothing here waits --
 
@@ -205,15 +210,21 @@ class Writer:
             self._changed.notify_all()
         if self.error is not None:
             self.error = None
-            log.info("store_up", store=STORE, away_seconds=round(monotonic() - self._failed_at, 3))
+            if self._told:
+                self._told = False
+                away = round(self._last_commit - self._failed_at, 3)
+                log.info("store_up", store=STORE, away_seconds=away)
 
     def _failed(self, error: Exception) -> None:
         self._disconnect()
         self.errors += 1
         coming = self.error is None
         self.error, self.cause = reason_of(error), error
+        now = monotonic()
         if coming:
-            self._failed_at = monotonic()
+            self._failed_at = now
+        if not self._told and now - self._told_at > QUIET:
+            self._told, self._told_at = True, now
             log.error("store_down", store=STORE, reason=self.error)
 
     def _disconnect(self) -> None:
