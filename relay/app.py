@@ -27,6 +27,7 @@ from relay.admission.gate import Gate
 from relay.call import RequestIds
 from relay.config.model import Config
 from relay.equipment import Demo, Memory
+from relay.following import Following, Still
 from relay.front import Front
 from relay.health import BEAT, Health
 from relay.listener import doors, listeners
@@ -40,6 +41,7 @@ from relay.port import Patience, Port
 from relay.proxy import Proxy
 from relay.reception import Reception
 from relay.records import Batch
+from relay.revoking import Revoking
 from relay.snapshot import Snapshot
 from relay.state.keeper import Keeper
 from relay.state.ledger import Ledger
@@ -75,6 +77,7 @@ class Relay:
         human: bool,
         demo_key: str | None = None,
         workers: int = 1,
+        watches: bool = False,
     ) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._human = human
@@ -84,9 +87,8 @@ class Relay:
         self._access_log = access_log
         self._stopping = asyncio.Event()
         self._stop_now = asyncio.Event()
-        self._reload: asyncio.Task[None] | None = None
-        self._reload_again = False
         self._pace = reload.Pace()
+        self._following = Following(self, self._pace, watches=watches)
         self._wheel = Wheel(loop)
         self._dialer = Dialer(loop)
         self._probes = Probes(loop)
@@ -109,6 +111,7 @@ class Relay:
         )
         ids, overload = RequestIds(token_hex(6)), Overload(process.file_limit())
         self._port = Port(self._reception, self._wheel, ids, _patience(config), overload)
+        self._revoking = Revoking(loop, self._proxy, self._port)
         self._seen = Seen(
             *(self._proxy, self._gate, self._memory, access_log, self._ledger),
             *(lambda: self._snapshot, log_dropped, self._keeper),
@@ -121,6 +124,10 @@ class Relay:
         self._front_runner = web.ServerRunner(Front(self._port))
         self._admin_runner: web.AppRunner | None = None
         self._beat: asyncio.TimerHandle | None = None
+
+    @property
+    def config(self) -> Config:
+        return self._config
 
     def _make_directory(self) -> Directory:
         return Directory(listener=log_state)
@@ -174,7 +181,8 @@ class Relay:
     def _watch_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
-        self._loop.add_signal_handler(signal.SIGHUP, self._reload_asked)
+        self._loop.add_signal_handler(signal.SIGHUP, self._following.ask)
+        self._following.start()
 
     def _stop(self) -> None:
         if self._stopping.is_set():
@@ -231,9 +239,8 @@ class Relay:
     async def _close(self) -> None:
         if self._beat is not None:
             self._beat.cancel()
-        if self._reload is not None:
-            self._pace.hurry()
-            await self._reload
+        self._pace.hurry()
+        await self._following.close()
         await self._front_runner.cleanup()
         if self._admin_runner is not None:
             await self._admin_runner.cleanup()
@@ -268,6 +275,7 @@ class Relay:
         self._snapshot = self._reception.snapshot = snapshot
         purses = self._gate.reload(snapshot.principals, config.groups)
         self._catch_up()
+        self._revoking.follow(old, snapshot, time())
         self._keeper.policy = config.on_store_failure.budgets
         self._port.patience = _patience(config)
         self._watch.configure(config.server)
@@ -295,46 +303,31 @@ class Relay:
         if self._gate.catch_up():
             self._loop.call_later(TICK, self._catch_up)
 
-    def _reload_asked(self) -> None:
-        if self._reload is None:
-            self._reload = asyncio.create_task(self._reload_now())
-        else:
-            # The file may have changed after it was read: once more when this one is done.
-            self._reload_again = True
-
-    async def _reload_now(self) -> None:
-        """Reads the file anew in a thread; swaps when all of it is good, keeps the old one when not."""
+    async def read_anew(self, still: Still) -> list[str]:
+        """Reads the files anew in a thread; swaps when all of it is good, keeps the old one when not."""
+        made = await asyncio.to_thread(
+            reload.prepare, self._config, os.environ, self._pace, None, still
+        )
+        if isinstance(made, list):
+            return made
+        config = made.config
+        faults: list[str] = []
+        over: Callable[[reload.Breathe], None]
         try:
-            made = await asyncio.to_thread(reload.prepare, self._config, os.environ, self._pace)
-            over = self._swap(made)
-            del made
-            if over is not None:
-                await asyncio.to_thread(over, self._pace)
-        finally:
-            self._reload = None
-            if self._reload_again and not self._stopping.is_set():
-                self._reload_again = False
-                self._reload_asked()
+            snapshot = Snapshot(config, self._memory, self._demo, made.principals)
+        except (OSError, ValueError) as error:
+            faults = [f"{config.path.name}: {type(error).__name__}"]
+            over = partial(reload.let_go, made.principals, config.filed, {})
+        else:
+            over = self._apply(snapshot)
+            digest, notices = config.digest[:12], list(config.notices)
+            log.info("reloaded", digest=digest, notices=notices, **made.difference)
+        del made
+        await asyncio.to_thread(over, self._pace)
+        return faults
 
-    def _swap(self, made: reload.Prepared | list[str]) -> Callable[[reload.Breathe], None] | None:
-        """Takes what was made if it is good. Returns how to let go of what is not needed any more."""
-        faults = made if isinstance(made, list) else []
-        over: Callable[[reload.Breathe], None] | None = None
-        if not isinstance(made, list):
-            config = made.config
-            try:
-                snapshot = Snapshot(config, self._memory, self._demo, made.principals)
-            except (OSError, ValueError) as error:
-                faults = [f"{config.path.name}: {type(error).__name__}"]
-                over = partial(reload.let_go, made.principals, config.filed, {})
-            else:
-                over = self._apply(snapshot)
-                digest, notices = config.digest[:12], list(config.notices)
-                log.info("reloaded", digest=digest, notices=notices, **made.difference)
-        if faults:
-            self._metrics.reloaded(successful=False, wall=time())
-            log.error("reload_failed", faults=faults)
-        return over
+    def reload_failed(self) -> None:
+        self._metrics.reloaded(successful=False, wall=time())
 
     # -- what is shown --
 
@@ -372,13 +365,13 @@ def log_state(endpoint: Endpoint, state: str, reason: str) -> None:
     log.warning("upstream_state", upstream=endpoint.label, state=state, reason=reason)
 
 
-def serve(config: Config, *, human: bool | None) -> int:
+def serve(config: Config, *, human: bool | None, watches: bool) -> int:
     """Runs a relay of one process until it is told to stop. Returns the exit code."""
     streams = logs.setup(human=human)
     access_log = AccessLog(LineWriter(1), config.observability.access_log)
     failed: str | None = None
     try:
-        uvloop.run(_run(config, access_log, lambda: streams.dropped, human))
+        uvloop.run(_run(config, access_log, lambda: streams.dropped, human, watches))
     except OSError as error:
         failed = f"relay: {error.strerror or error}"
     finally:
@@ -390,11 +383,16 @@ def serve(config: Config, *, human: bool | None) -> int:
 
 
 async def _run(
-    config: Config, access_log: AccessLog, log_dropped: Callable[[], int], human: bool | None
+    config: Config,
+    access_log: AccessLog,
+    log_dropped: Callable[[], int],
+    human: bool | None,
+    watches: bool,
 ) -> None:
     process.warn_of_the_interpreter()
     process.raise_file_limit()
     for notice in config.notices:
         log.warning("notice", notice=notice)
-    relay = Relay(config, access_log, log_dropped, human=os.isatty(2) if human is None else human)
+    human = os.isatty(2) if human is None else human
+    relay = Relay(config, access_log, log_dropped, human=human, watches=watches)
     await relay.run()

@@ -108,6 +108,14 @@ class InvalidKey(InvalidRequest):
     default = "Incorrect API key provided."
 
 
+class KeyRevoked(InvalidRequest):
+    """The key was good when the call came, and is gone."""
+
+    status = 401
+    code = "key_revoked"
+    default = "This API key has been revoked."
+
+
 class AddressNotAllowed(InvalidRequest):
     status = 401
     code = "ip_not_authorized"

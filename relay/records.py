@@ -18,6 +18,7 @@ Cause = Literal[
     "client_gone",
     "write_stall",
     "drain",
+    "revoked",
     "total_timeout",
     "idle_timeout",
     "slow_stream",

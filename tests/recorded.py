@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import get_args
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from relay.errors import Outcome
@@ -23,6 +24,9 @@ FIRST = datetime(2026, 11, 23, tzinfo=UTC).timestamp()
 """A Monday."""
 KEYS = ("shop", "店铺-前端", "batch")
 MODELS = ("deepseek-chat", "qwen")
+
+PROPERTY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""Of calls as `recorded` draws them: a dozen facts each, which takes its time on a busy machine."""
 
 
 def call(number: int = 0, **facts: object) -> CallRecord:
@@ -40,9 +44,9 @@ def call(number: int = 0, **facts: object) -> CallRecord:
 
 @st.composite
 def recorded(draw: st.DrawFn, days: int = 4) -> list[CallRecord]:
-    """Up to thirty calls within some days from `FIRST` on."""
+    """Up to twenty calls within some days from `FIRST` on."""
     made = []
-    for number in range(draw(st.integers(0, 30))):
+    for number in range(draw(st.integers(0, 20))):
         taken, given = draw(st.integers(0, 10**6)), draw(st.integers(0, 10**6))
         usage = Usage(
             taken,

@@ -317,7 +317,7 @@ def test_without_a_file_a_key_can_be_made_but_not_written(
     assert (made, refused) == (0, 1)
     assert shown.startswith("sk-")
     assert out == ""
-    assert err == "relay: config.yaml: No such file or directory\n"
+    assert err == "relay: config.yaml: cannot be read: No such file or directory\n"
 
 
 @pytest.mark.parametrize(

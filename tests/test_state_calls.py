@@ -14,7 +14,7 @@ from relay.state import calls
 from relay.state.calls import DAY_MS, MANY
 from relay.state.report import Dimension, Question, ask
 from relay.usage import Usage
-from tests.recorded import DAY, FIRST, call, memory, recorded, summed
+from tests.recorded import DAY, FIRST, PROPERTY, call, memory, recorded, summed
 
 EVERY: tuple[Dimension, ...] = ("day", "key", "group", "model", "upstream")
 FIRST_DAY = int(FIRST * 1000) // DAY_MS
@@ -76,6 +76,7 @@ def test_neither_prompts_nor_addresses_nor_names_of_the_clients_own_get_in() -> 
         assert not [text for text in ("203.0.113.7", "mine", "trace") if text in everything]
 
 
+@PROPERTY
 @given(recorded(), st.permutations(EVERY), st.integers(1, 5))
 def test_sums_by_any_dimensions_are_those_of_the_calls(
     records: list[CallRecord], order: Sequence[Dimension], many: int
@@ -85,6 +86,7 @@ def test_sums_by_any_dimensions_are_those_of_the_calls(
         assert ask(connection, Question(by)).lines == summed(records, *by)
 
 
+@PROPERTY
 @given(recorded(), st.integers(0, 5), st.integers(1, 9))
 def test_what_becomes_of_old_calls_changes_no_sum(
     records: list[CallRecord], days: int, step: int

@@ -24,16 +24,20 @@ def stored(path: Path) -> list[str]:
 
 
 class Watched(Writer):
-    """Tells when something is handed over."""
+    """Tells when something is handed over, and when a try has failed."""
 
     def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection]) -> None:
         super().__init__(path, connect)
-        self.given = asyncio.Event()
+        self.given, self.failed = asyncio.Event(), asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
     def put(self, work: Work) -> int:
         self._loop.call_soon_threadsafe(self.given.set)
         return super().put(work)
+
+    def _failed(self, error: Exception) -> None:
+        super()._failed(error)
+        self._loop.call_soon_threadsafe(self.failed.set)
 
     async def next(self) -> None:
         """Waits for the next hand-over, and until it is written."""
@@ -44,14 +48,11 @@ class Watched(Writer):
 
 
 @contextlib.contextmanager
-def keeping(path: Path, blocked: Event | None = None) -> Iterator[tuple[Ledger, Watched]]:
-    """A ledger over a real thread, long after `FIRST`; a blocked one has no database until the event comes."""
-
-    def connect() -> sqlite3.Connection:
-        if blocked is not None:
-            blocked.wait(WAIT)
-        return database.connect(path)
-
+def keeping(
+    path: Path, connect: Callable[[], sqlite3.Connection] | None = None
+) -> Iterator[tuple[Ledger, Watched]]:
+    """A ledger over a real thread, long after `FIRST`."""
+    connect = connect or (lambda: database.connect(path))
     writer = Watched(path, connect)
     kept = Ledger(asyncio.get_running_loop(), writer, 90 * DAY, lambda: FIRST + 95 * DAY)
     try:
@@ -90,7 +91,12 @@ async def test_beyond_the_bound_calls_are_counted_and_lost_with_one_line(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     blocked = Event()
-    with keeping(path, blocked) as (kept, _):
+
+    def connect() -> sqlite3.Connection:
+        blocked.wait(WAIT)
+        return database.connect(path)
+
+    with keeping(path, connect) as (kept, _):
         for start in range(0, MOST_WAITING, 1000):
             kept.observe([call(start + number) for number in range(1000)])
         for number in range(5):
@@ -102,6 +108,29 @@ async def test_beyond_the_bound_calls_are_counted_and_lost_with_one_line(
         kept.close(WAIT)
         assert kept.recorded == MOST_WAITING
         assert len(stored(path)) == MOST_WAITING
+
+
+@scenario
+async def test_a_full_disk_delays_calls_and_loses_none(path: Path) -> None:
+    room = Event()
+
+    def connect() -> sqlite3.Connection:
+        connection = database.connect(path)
+        if not room.is_set():
+            # SQLite's own idea of a full disk: no page more than there are.
+            connection.execute("PRAGMA max_page_count = 1")
+        return connection
+
+    with keeping(path, connect) as (kept, writer):
+        kept.observe([call(number) for number in range(500)])
+        async with within():
+            await writer.failed.wait()
+        assert "full" in (writer.error or "")
+        room.set()
+        kept.close(WAIT)
+
+        assert len(stored(path)) == kept.recorded == 500
+        assert kept.dropped == 0
 
 
 @scenario

@@ -15,7 +15,7 @@ from relay.state import calls
 from relay.state.calls import DAY_MS
 from relay.state.report import Period, Question, Report, ask
 from relay.usage import Usage
-from tests.recorded import DAY, FIRST, KEYS, MODELS, call, memory, recorded, summed
+from tests.recorded import DAY, FIRST, KEYS, MODELS, PROPERTY, call, memory, recorded, summed
 
 FIRST_MS = int(FIRST * 1000)
 FIRST_DAY = FIRST_MS // DAY_MS
@@ -60,6 +60,7 @@ def compared(records: list[CallRecord], *prices: PriceConfig) -> Report:
         return ask(connection, Question(("key",)), [Price.of(price) for price in prices])
 
 
+@PROPERTY
 @given(recorded())
 def test_other_prices_are_those_of_decimals_by_hand_at_every_hour(
     records: list[CallRecord],
@@ -82,6 +83,7 @@ def test_other_prices_are_those_of_decimals_by_hand_at_every_hour(
             ]
 
 
+@PROPERTY
 @given(recorded())
 def test_at_the_price_that_was_paid_the_same_calls_cost_the_same(
     records: list[CallRecord],
@@ -110,6 +112,7 @@ def test_of_old_calls_only_the_usual_price_is_told() -> None:
         assert report.lines[FIRST_DAY + 1,].elsewhere == [300_000_000]
 
 
+@PROPERTY
 @given(
     recorded(),
     st.integers(0, 4 * DAY_MS),
@@ -134,6 +137,7 @@ def test_a_period_is_exact_to_the_millisecond(
         assert report.whole_days == []
 
 
+@PROPERTY
 @given(recorded(), st.sampled_from(MODELS), st.integers(0, 4))
 def test_whole_days_of_old_calls_can_be_asked_for(
     records: list[CallRecord], model: str, day: int

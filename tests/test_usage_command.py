@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from importlib.util import find_spec
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,6 +23,7 @@ from relay.records import CallRecord
 from relay.state import database
 from relay.usage import Usage
 from tests.recorded import DAY, FIRST, call, store
+from tests.rig.sdks import absent
 
 PRICES = {
     "gpt-4.1": {"input": 2, "cached_input": 0.5, "output": 8},
@@ -277,7 +279,8 @@ def test_a_chart_is_drawn_beside_the_table(busy: Terminal) -> None:
 
 
 def test_a_png_is_one(busy: Terminal) -> None:
-    pytest.importorskip("resvg_py")
+    if find_spec("resvg_py") is None:
+        absent("the extra `chart` is missing: `pip install resvg-py`")
     path = busy.folder / "cost.png"
 
     busy.usage("--chart", str(path))

@@ -7,16 +7,21 @@ in effect yet: who makes one work removes its row.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
-from relay.config.keytable import FiledLimits, KeyTable, Plan, Use
+from relay.config.keytable import STEP, FiledLimits, KeyTable, Plan, Use
 from relay.config.model import Config, KeyConfig, Limits
 from relay.config.types import SHORTEST_KEY, Section
+from relay.config.values import write_instant
 
 SHOWN_PLACES: Final = 3
 """Of many places with the same notice, the first few are named."""
+
+SOON: Final = timedelta(days=14)
+"""Before its end a key is named: time enough to hand out another."""
 
 SHOWN_PATTERNS: Final = 20
 """Patterns that fit no model, each with a notice of its own."""
@@ -44,11 +49,6 @@ PENDING: Final = (
     ),
     Pending(("on_store_failure.rates",), lambda policy: policy != "open", _NO_STORE),
     Pending(
-        ("keys.*.on_revoke",),
-        lambda policy: policy != "finish",
-        "running answers of a revoked key are not cut yet: they finish.",
-    ),
-    Pending(
         ("observability.log_content",),
         bool,
         "prompts and answers are not logged yet.",
@@ -56,10 +56,38 @@ PENDING: Final = (
 )
 
 
-def notices(config: Config, filed: KeyTable, breathe: Callable[[], None]) -> list[str]:
-    """`filed` is what the key files held."""
+def notices(config: Config, filed: KeyTable, wall: float, breathe: Callable[[], None]) -> list[str]:
+    """`filed` is what the key files held, `wall` the Unix time in seconds."""
     keys = _Filed(filed, filed.uses(breathe))
-    return [sentence for tell in _TELLERS for sentence in tell(config, keys)]
+    found = [sentence for tell in _TELLERS for sentence in tell(config, keys)]
+    soon = expiring(config, filed, wall, breathe)
+    return found if soon is None else [*found, soon]
+
+
+def expiring(
+    config: Config, filed: KeyTable, wall: float, breathe: Callable[[], None]
+) -> str | None:
+    """Which keys expire soon, if any do; those that have are not new to anybody."""
+    now = datetime.fromtimestamp(wall, UTC)
+    last = now + SOON
+    found = [
+        (key.expires, key.id)
+        for key in config.keys
+        if key.expires is not None and now < key.expires <= last and key.digest is not None
+    ]
+    for number, filed_key in enumerate(filed.expiring):
+        if number % STEP == 0:
+            breathe()
+        expires = filed_key.expires
+        if expires is not None and now < expires <= last:
+            found.append((expires, filed_key.id))
+    if not found:
+        return None
+    found.sort()
+    names = _some(_quoted([id for _, id in found]))
+    verb = "expires" if len(found) == 1 else "expire"
+    first = write_instant(found[0][0])
+    return f"keys: {names} {verb} within {SOON.days} days, the first at {first}."
 
 
 class _Filed(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from time import time
 from typing import Final
 
 import uvloop
@@ -20,6 +21,7 @@ from relay.admission.budgets import Budgets
 from relay.admission.principals import Principals
 from relay.config.model import Config
 from relay.equipment import Demo, Memory
+from relay.following import Following, Still
 from relay.health import BEAT
 from relay.observe import logs
 from relay.snapshot import Snapshot
@@ -60,7 +62,9 @@ class Hub:
         self._overview = Overview(self.members, seat.board, snapshot, self._keeper)
         self.metrics = self._overview.metrics
         self._guard = admin.Guard(None)
-        self._reloading = Reloading(self)
+        self._pace = reload.Pace()
+        self._reloading = Reloading(self, self._pace)
+        self._following = Following(self, self._pace, watches=seat.watches)
         self._stop = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self._beat: asyncio.TimerHandle | None = None
@@ -77,9 +81,10 @@ class Hub:
             self._keeper.start()
             await self._open_admin()
             await self.members.start(self._seat.link)
-            self._loop.add_signal_handler(child.RELOAD, self._reloading.ask)
+            self._loop.add_signal_handler(child.RELOAD, self._following.ask)
             self._loop.add_signal_handler(child.STOP, self._stop.set)
             child.listen_to_orders()
+            self._following.start()
             self._tick()
             process.settle_memory()
             await self._stop.wait()
@@ -97,7 +102,8 @@ class Hub:
     async def _close(self) -> None:
         if self._beat is not None:
             self._beat.cancel()
-        await self._reloading.close()
+        self._pace.hurry()
+        await self._following.close()
         self.members.close()
         self._keeper.close()
         if self._runner is not None:
@@ -124,6 +130,12 @@ class Hub:
         banner.announce(self._snapshot, seat.listen, admin_at, seat.demo_key, human=seat.human)
 
     # -- configuration --
+
+    async def read_anew(self, still: Still) -> list[str]:
+        return await self._reloading.reload(still)
+
+    def reload_failed(self) -> None:
+        self.metrics.reloaded(successful=False, wall=time())
 
     def compile(self, config: Config, principals: Principals | None = None) -> Snapshot:
         return Snapshot(config, self._memory, self._demo, principals)

@@ -17,8 +17,11 @@ from relay.workers import parent
 from relay.workers.cpus import usable_cpus
 
 
-def serve(path: Path, human: bool | None = None) -> int:
-    """Runs a relay until it is told to stop. Returns the exit code."""
+def serve(path: Path, human: bool | None = None, *, watches: bool = True) -> int:
+    """Runs a relay until it is told to stop. Returns the exit code.
+
+    `watches`: whether a change of the files is enough for a reload.
+    """
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
         sys.stderr.write("relay: aiohttp's C parser is missing: install aiohttp's binary wheel\n")
         return 1
@@ -41,8 +44,8 @@ def serve(path: Path, human: bool | None = None) -> int:
     workers = workers_of(config)
     try:
         if workers == 1:
-            return app.serve(config, human=human)
-        return parent.serve(config, workers, human=human)
+            return app.serve(config, human=human, watches=watches)
+        return parent.serve(config, workers, human=human, watches=watches)
     finally:
         if held is not None:
             held.release()
