@@ -69,7 +69,7 @@ class Writer:
         self.error: str | None = None
         """What keeps the store away, in words of SQLite or the system; None while it is up."""
         self.cause: Exception | None = None
-        """The last failure."""
+        """And the failure itself."""
         self._failed_at = 0.0
         self._told = False
         """The log has heard of this failure."""
@@ -209,7 +209,7 @@ class Writer:
             self._waits_since = self._last_commit if self._works else None
             self._changed.notify_all()
         if self.error is not None:
-            self.error = None
+            self.error = self.cause = None
             if self._told:
                 self._told = False
                 away = round(self._last_commit - self._failed_at, 3)
