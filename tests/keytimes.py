@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Final
 
-from relay.keys import hash_of
+from relay.keys.entries import hash_of
 from tests.rig.relay_process import ROOT
 
 RUNS: Final = 3
