@@ -216,7 +216,7 @@ disks = pytest.mark.skipif(
 
 async def limp(relay: RelayProcess, reason: str) -> None:
     """Returns when the store is away for this reason."""
-    line: Line = await relay.log(about("store_down"))
+    line: Line = await relay.log(about("store_down", of="budgets"))
     assert reason in line["reason"]
 
 
@@ -276,7 +276,7 @@ async def test_a_program_that_locks_the_file_costs_nothing_but_a_word(tmp_path: 
             served = await statuses(relay, 1)
             await limp(relay, "locked")
             other.execute("ROLLBACK")
-        await relay.log(about("store_up"))
+        await relay.log(about("store_up", of="budgets"))
         await until(lambda: rows(path.parent)["tester"][4:] == (2, 0))
 
     assert served == [200]
