@@ -1,0 +1,513 @@
+"""A gate whose authority is a store that several relays share: it asks, and admits alone what it has a lease of.
+
+It does no I/O: `wake` is called when there is something to say, whoever owns the connection asks for the frame and
+brings the answer, or says that the store is `lost`. Rules that hold inside:
+- a key without a limit asks nobody;
+- a call is refused only on the authority's word, or by `away` while there is no authority;
+- a call that waits is told once; nobody waits for a store that is away;
+- a call that has gone when its grant comes gives it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from math import inf
+from typing import Final
+
+from relay.admission.away import Parts, Taken
+from relay.admission.configured import GroupLike
+from relay.admission.gate import NOT_TAKEN, Applicant, Gate, Lease, Need
+from relay.admission.letters import Frame, Letters, Question, Reply
+from relay.admission.memory import limit_of
+from relay.admission.principals import Principal, Principals
+from relay.admission.purse import Purse
+from relay.admission.refusals import refuse
+from relay.admission.stakes import PERMITS, REFUNDED, Batch, Stake
+from relay.admission.windows import tick_of
+from relay.errors import RelayError, StoreUnavailable
+
+MOST_ASKS: Final = 400
+"""Questions in one frame: a millisecond or two of the store's time."""
+MOST_REPORTED: Final = 400
+"""Limits in use whose levels are told anew each second, beside those that changed."""
+RECALL: Final = 0.05
+"""Seconds that others have to give back what they do not use."""
+ASK_AGAIN: Final = 0.01
+"""Seconds until a call that waits for that asks again."""
+
+HELD: Final = 2
+PARKED: Final = 3
+
+
+class Draw:
+    """The stakes that calls of one purse draw on. Lives as long as the purse."""
+
+    __slots__ = ("asking", "entries", "id", "purse", "sliced")
+
+    def __init__(self, id: str, purse: Purse, stakes: list[Stake]) -> None:
+        self.id = id
+        self.purse = purse
+        self.entries = tuple(
+            (stake, unit) for stake, (_, unit) in zip(stakes, purse.entries, strict=True)
+        )
+        """In the order of the purse."""
+        self.sliced = not any(machine.shadow for machine, _ in purse.entries)
+        """Calls may be admitted here alone. Where a limit only counts, the authority has to say what it would do."""
+        self.asking = False
+        """It asks ahead for more."""
+
+
+class Ahead(Question):
+    """Asks for more before it is needed."""
+
+    __slots__ = ("draw",)
+
+    def __init__(self, draw: Draw) -> None:
+        self.draw = draw
+
+    def stakes(self) -> Iterable[tuple[Stake, int]]:
+        return [(stake, 0) for stake, _ in self.draw.entries]
+
+    def wants(self) -> bool:
+        return True
+
+    def waited(self) -> bool:
+        return True
+
+
+class StoreLease(Lease):
+    """A lease that the store has granted, or will; not `open` until then."""
+
+    __slots__ = (
+        "applicant",
+        "asked",
+        "batches",
+        "draw",
+        "due",
+        "era",
+        "gate",
+        "model",
+        "parts",
+        "taken",
+        "waiting",
+    )
+
+    def __init__(
+        self,
+        gate: StoreGate,
+        draw: Draw,
+        model: str,
+        amounts: tuple[int, int, int, int],
+        applicant: Applicant | None,
+    ) -> None:
+        super().__init__(gate, (), amounts, [])
+        self.open = False
+        self.gate = gate
+        self.draw = draw
+        self.model = model
+        self.applicant = applicant
+        self.waiting = False
+        self.taken: list[int] = []
+        """The stamps of its stakes."""
+        self.batches: list[Batch] = []
+        """Of the stakes that refund, where it was admitted here."""
+        self.era = 0
+        """Of the numbers of its takes."""
+        self.parts: Taken = []
+        """Where it was admitted while the store was away."""
+        self.asked = inf
+        """When others were first called to give back, seconds, and when to ask again."""
+        self.due = 0.0
+
+    def settle(self, now: float, tokens: int, cost: int) -> None:
+        if self.waiting:
+            self.gate.withdraw(self)
+        elif self.open:
+            self.open = False
+            self.gate.close(self, now, max(tokens, 0), max(cost, 0))
+
+    def forfeit(self, now: float) -> None:
+        raise NotImplementedError("an authority's")
+
+    @property
+    def amounts(self) -> tuple[int, int, int, int]:
+        return self._amounts
+
+
+class Asking(Question):
+    """The question of a call."""
+
+    __slots__ = ("lease", "now")
+
+    def __init__(self, lease: StoreLease) -> None:
+        self.lease = lease
+        self.now = 0.0
+
+    def stakes(self) -> Iterable[tuple[Stake, int]]:
+        lease = self.lease
+        amounts = lease.amounts
+        return [(stake, amounts[unit]) for stake, unit in lease.draw.entries]
+
+    def wants(self) -> bool:
+        return self.lease.draw.sliced
+
+    def waited(self) -> bool:
+        return self.now >= self.lease.asked + RECALL
+
+
+class StoreGate(Gate):
+    """Stands in for the store's authority in a serving process. Lives as long as the process."""
+
+    __slots__ = (
+        "_draws",
+        "_parked",
+        "_parts",
+        "_queue",
+        "_waking",
+        "away",
+        "budgets_open",
+        "letters",
+        "processes",
+        "rates_open",
+        "wake",
+    )
+
+    def __init__(
+        self,
+        principals: Principals,
+        groups: Mapping[str, GroupLike],
+        new_name: Callable[[], str],
+        processes: int = 1,
+    ) -> None:
+        """`processes` of this relay share the limits at least."""
+        super().__init__(principals, groups)
+        self.letters = Letters(new_name)
+        self.processes = processes
+        self.rates_open = True
+        self.budgets_open = False
+        self.away = True
+        """There is nobody to ask."""
+        self._parts: Parts | None = None
+        self._draws: dict[Purse, Draw] = {}
+        self._queue: list[Question] = []
+        self._parked: list[Asking] = []
+        self.wake: Callable[[], None] = _nothing
+        """Something is to be said."""
+
+    # -- calls --
+
+    def reserve(
+        self,
+        principal: Principal,
+        model: str,
+        need: Need,
+        now: float,
+        wall: float,
+        applicant: Applicant | None = None,
+    ) -> Lease:
+        purse = self.purse(principal).of(model)
+        if not purse.entries:
+            return super().reserve(principal, model, need, now, wall)
+        draw = self._draws.get(purse) or self._draw(principal, purse)
+        tick = self._tick = max(self._tick, int(now * 1000.0 + 0.5))
+        self._wall = wall
+        amounts = need.amounts
+        lease = StoreLease(self, draw, model, amounts, applicant)
+        if draw.sliced and self._has(draw, amounts, tick / 1000):
+            self.inflight += 1
+            self._admit(lease)
+            return lease
+        for machine, unit in purse.entries:
+            if amounts[unit] > machine.limit and not machine.shadow:
+                refuse(purse.named(), model, amounts, tick, wall)
+        if self.away:
+            self._decide(lease, wall)
+            self.inflight += 1
+            return lease
+        assert applicant is not None, "the answer comes later"
+        lease.waiting = True
+        self.inflight += 1
+        self._queue.append(Asking(lease))
+        self.wake()
+        return lease
+
+    def _draw(self, principal: Principal, purse: Purse) -> Draw:
+        id = principal.id
+        current = self._principals.get(id) or principal
+        letters = self.letters
+        stakes = []
+        for whose, name, machine, _ in purse.named():
+            owner = f"k:{id}" if whose == "your key" else f"g:{current.group}"
+            stakes.append(letters.stake(owner, name, machine))
+        draw = self._draws[purse] = Draw(id, purse, stakes)
+        return draw
+
+    def _has(self, draw: Draw, amounts: tuple[int, int, int, int], now: float) -> bool:
+        """Whether the call fits into what is leased here."""
+        for stake, unit in draw.entries:
+            if not stake.fits(amounts[unit], now):
+                return False
+        return now < self.letters.until
+
+    def _admit(self, lease: StoreLease) -> None:
+        draw, amounts = lease.draw, lease.amounts
+        low = False
+        for stake, unit in draw.entries:
+            amount = amounts[unit]
+            lease.taken.append(stake.take(amount))
+            if stake.kind == REFUNDED:
+                lease.batches.append(stake.batch)
+            if stake.free < 3 * amount or stake.free * 4 < stake.pace * 10:
+                low = True
+        lease.era = self.letters.era
+        lease.open = True
+        if low and not draw.asking and not self.away:
+            draw.asking = True
+            self._queue.append(Ahead(draw))
+            self.wake()
+
+    def _decide(self, lease: StoreLease, wall: float) -> None:
+        """Without an authority: opens the lease, or raises."""
+        parts = self._parts
+        if parts is None:
+            processes = max(self.processes, self.letters.holders)
+            parts = self._parts = Parts(self.rates_open, self.budgets_open, processes)
+        draw, amounts = lease.draw, lease.amounts
+        lease.parts = parts.take(
+            draw.entries, draw.purse.named(), lease.model, amounts, self._tick, wall
+        )
+        lease.taken = [stake.force(amounts[unit], wall) for stake, unit in draw.entries]
+        lease.era = -1
+        lease.open = True
+
+    def withdraw(self, lease: StoreLease) -> None:
+        """Nobody waits any more: if it is granted yet, it is given back then."""
+        lease.waiting = False
+        self.inflight -= 1
+
+    def close(self, lease: StoreLease, now: float, tokens: int, cost: int) -> None:
+        self.inflight -= 1
+        self._settle(lease, now, tokens, cost)
+
+    def _settle(self, lease: StoreLease, now: float, tokens: int, cost: int) -> None:
+        tick = self._tick = max(self._tick, tick_of(now))
+        amounts, actual = lease.amounts, (1, tokens, tokens, cost)
+        batches = iter(lease.batches)
+        dirty = False
+        for (stake, unit), stamp in zip(lease.draw.entries, lease.taken, strict=True):
+            amount, used = amounts[unit], actual[unit]
+            if stamp != NOT_TAKEN:
+                stake.settle(stamp, amount, used)
+            if stake.kind == REFUNDED:
+                batch = next(batches, None)
+                if used < amount and lease.era == self.letters.era:
+                    stake.refund(stamp, batch, amount - used)
+            dirty = dirty or stake.dirty
+        units = [
+            unit for stake, unit in lease.draw.entries if lease.parts and not stake.machine.shadow
+        ]
+        for (part, stamp), unit in zip(lease.parts, units, strict=True):
+            part.settle(stamp, amounts[unit], actual[unit], tick)
+        if dirty:
+            self.wake()
+
+    def reload(self, principals: Principals, groups: Mapping[str, GroupLike]) -> dict[str, Purse]:
+        self._draws = {}
+        return super().reload(principals, groups)
+
+    # -- what whoever owns the connection asks --
+
+    def news(self, now: float) -> bool:
+        """Whether something is to be said now."""
+        letters = self.letters
+        return bool(
+            self._queue
+            or letters.flight is not None
+            or letters.has_more
+            or (self._parked and self._parked[0].lease.due <= now)
+        )
+
+    def due(self) -> float:
+        """When the first call that waits for others asks again, seconds."""
+        return self._parked[0].lease.due if self._parked else inf
+
+    def frame(self, now: float, mark: str, report: bool = False) -> Frame:
+        """What is to be said: once a second with what is in use, to be told its levels. `mark`: which server it is."""
+        self._tick = max(self._tick, tick_of(now))
+        letters = self.letters
+        if letters.flight is not None:
+            return letters.write(now, mark, [], ())
+        while self._parked and self._parked[0].lease.due <= now:
+            self._queue.append(self._parked.pop(0))
+        questions = self._questions(now)
+        used: list[Stake] = []
+        if report:
+            lists = letters.lists
+            used, rest = lists.used[:MOST_REPORTED], lists.used[MOST_REPORTED:]
+            lists.used = rest + used
+        return letters.write(now, mark, questions, used)
+
+    def _questions(self, now: float) -> list[Question]:
+        """Of those that still wait; what their stakes have free goes back, for the authority to judge the whole."""
+        asked: list[Question] = []
+        for place, question in enumerate(self._queue):
+            if len(asked) == MOST_ASKS:
+                self._queue = self._queue[place:]
+                return asked
+            if isinstance(question, Asking):
+                if not question.lease.waiting:
+                    continue
+                question.now = now
+                for stake, _ in question.stakes():
+                    stake.give_up()
+            asked.append(question)
+        self._queue = []
+        return asked
+
+    def leave(self, now: float, mark: str) -> Frame:
+        """The last word: all that is free goes back, and what calls still hold."""
+        stakes = list(self.letters.stakes.values())
+        for stake in stakes:
+            stake.give_up()
+        return self.letters.write(now, mark, [], stakes, leaves=True)
+
+    def answer(self, reply: Reply, now: float, wall: float) -> bool:
+        """Takes the answer to the last frame. False: it has to be said otherwise, with the next one."""
+        letters = self.letters
+        tick = self._tick = max(self._tick, tick_of(now))
+        under_way = letters.flight
+        flight = letters.read(reply, now)
+        if flight is None:
+            assert under_way is not None, "an answer without a frame"
+            self._queue[:0] = under_way.questions
+            return False
+        self.away = False
+        answers = reply[5]
+        for place, question in enumerate(flight.questions):
+            if isinstance(question, Asking):
+                self._note(question.lease, answers[place] if place < len(answers) else HELD)
+            elif isinstance(question, Ahead):
+                question.draw.asking = False
+        letters.follow(flight, reply[6], now)
+        if self._parts is not None and not letters.held:
+            self._parts = None
+        for place, question in enumerate(flight.questions):
+            if isinstance(question, Asking):
+                said = answers[place] if place < len(answers) else HELD
+                self._tell(question, said, now, tick, wall)
+        if self.news(now):
+            self.wake()
+        return True
+
+    def _note(self, lease: StoreLease, said: int | list[int]) -> None:
+        """What was granted is held, before the levels are looked at."""
+        if isinstance(said, list):
+            lease.taken = said
+            lease.era = self.letters.era
+            amounts = lease.amounts
+            for (stake, unit), stamp in zip(lease.draw.entries, said, strict=True):
+                if stamp != NOT_TAKEN:
+                    stake.granted(amounts[unit])
+
+    def _tell(
+        self, question: Asking, said: int | list[int], now: float, tick: int, wall: float
+    ) -> None:
+        lease = question.lease
+        if isinstance(said, list):
+            self._count(lease)
+            if lease.waiting:
+                lease.waiting = False
+                lease.open = True
+                self._applicant(lease).admitted()
+            else:
+                self._settle(lease, now, 0, 0)
+            return
+        if not lease.waiting:
+            return
+        if said == PARKED:
+            lease.asked = min(lease.asked, now)
+            lease.due = now + ASK_AGAIN
+            self._parked.append(question)
+        elif said == HELD:
+            self._resolve(lease, wall)
+        else:
+            self._refuse(lease, _refusal(lease, tick))
+
+    def _count(self, lease: StoreLease) -> None:
+        """Stamps are the periods' from here on; what only counts, and would have refused, is counted."""
+        for place, (stake, _) in enumerate(lease.draw.entries):
+            stamp = lease.taken[place]
+            if stamp < 0:
+                self._count_shadowed(lease.draw.id, limit_of(stake.name))
+            if stake.kind >= PERMITS:
+                lease.taken[place] = stake.ends
+
+    def _resolve(self, lease: StoreLease, wall: float) -> None:
+        """Answers a call that waits, without the authority."""
+        try:
+            self._decide(lease, wall)
+        except RelayError as error:
+            self._refuse(lease, error)
+            return
+        lease.waiting = False
+        self._applicant(lease).admitted()
+
+    def _refuse(self, lease: StoreLease, error: RelayError) -> None:
+        lease.waiting = False
+        self.inflight -= 1
+        self._applicant(lease).refused(error)
+
+    def _applicant(self, lease: StoreLease) -> Applicant:
+        applicant, lease.applicant = lease.applicant, None
+        assert applicant is not None, "it waits"
+        return applicant
+
+    def lost(self, now: float, wall: float) -> None:
+        """The store is away: whoever waits is answered without it."""
+        self._tick = max(self._tick, tick_of(now))
+        self.away = True
+        waiting = [*self.letters.forget_questions(), *self._parked, *self._queue]
+        self._queue, self._parked = [], []
+        for question in waiting:
+            if isinstance(question, Ahead):
+                question.draw.asking = False
+            elif isinstance(question, Asking) and question.lease.waiting:
+                self._resolve(question.lease, wall)
+
+    def back(self, now: float) -> None:
+        """The store is about to be asked again: of what was taken of rates only what is in use counts."""
+        if self._parts is not None:
+            for stake, used in self._parts.rates(tick_of(now)):
+                stake.forced = min(stake.forced, used)
+
+    def recalled(self, owner: str, name: str, recall: int) -> None:
+        """Somebody is short of it: what is free goes back, and nothing is kept until the authority gives more again."""
+        stake = self.letters.stakes.get((owner, name))
+        if stake is not None:
+            stake.seen = recall
+            stake.keeps = False
+            stake.give_up()
+            stake.mark()
+            self.wake()
+
+    def beat(self, second: float) -> None:
+        """A second, about, is over."""
+        lists = self.letters.lists
+        lists.used = [stake for stake in lists.used if stake.beat(second)]
+
+
+def _refusal(lease: StoreLease, tick: int) -> RelayError:
+    """The authority has refused: the copies of its machines say by which limit."""
+    named = list(lease.draw.purse.named())
+    amounts = lease.amounts
+    if not any(m.lacks(amounts[unit], tick, 0.0) and not m.shadow for _, _, m, unit in named):
+        # A clock that was set, or a limit that a reload has changed meanwhile.
+        return StoreUnavailable()
+    try:
+        refuse(named, lease.model, amounts, tick, 0.0)
+    except RelayError as error:
+        return error
+
+
+def _nothing() -> None:
+    pass
