@@ -117,7 +117,8 @@ class Call(Applicant):
 
     @property
     def open(self) -> bool:
-        return self.lease is not None and self.lease.open
+        """It was admitted."""
+        return self.told == [None]
 
     @property
     def error(self) -> RelayError:
@@ -219,6 +220,9 @@ class Relays:
             )
         except RelayError as error:
             call.told.append(error)
+        else:
+            if call.lease.open:
+                call.told.append(None)
         return call
 
     def reload(self, principals: Principals, groups: Any) -> None:
