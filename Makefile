@@ -19,7 +19,7 @@ BASE ?= $(shell for p in /usr/bin/python3 python3 python3.14 python3.13 python3.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run compile test test-compiled check sdks faults bench bench-peers lock clean
+.PHONY: help run compile test test-compiled check sdks faults quotas bench bench-peers lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ sdks: $(SDK)/openai-1/.done $(SDK)/openai-2/.done $(SDK)/npm/.done ## the SDKs t
 
 faults: $(VENV)/.dev sdks ## every fault many times, beside nginx and HAProxy, into docs/ (ARGS='--times 2 --streams 5000' for a look)
 	@$(PY) -m tests.faults $(ARGS)
+
+quotas: $(VENV)/.dev ## bursts on exact limits, bills against the upstreams' own books, the cost of admission (ARGS='--runs 2 --calls 500' for a look)
+	@$(PY) -m tests.quotas $(ARGS)
 
 bench: $(VENV)/.run ## measure the relay against nginx and every peer there is, into docs/ (ARGS='--pace 0.3' for a look)
 	@$(PY) -m bench run $(ARGS)

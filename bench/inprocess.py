@@ -43,7 +43,7 @@ from relay.timers import Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.connections import connections_of
 from relay.upstream.dial import Dialer
-from relay.upstream.endpoint import Directory
+from relay.upstream.directory import Directory
 from relay.upstream.wire import Connection
 
 CONFIG: dict[str, Any] = {

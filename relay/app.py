@@ -45,7 +45,8 @@ from relay.upstream.attempt import Tools
 from relay.upstream.connections import connections_of
 from relay.upstream.demo import DemoServer
 from relay.upstream.dial import Dialer
-from relay.upstream.endpoint import Directory, Endpoint
+from relay.upstream.directory import Directory
+from relay.upstream.endpoint import Endpoint
 from relay.upstream.probes import Probes
 from relay.watch import Watch
 

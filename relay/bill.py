@@ -8,7 +8,6 @@ is told; to settle one that waits withdraws it.
 from __future__ import annotations
 
 from time import monotonic
-from typing import Final
 
 from relay.admission.gate import Applicant, Gate, Lease
 from relay.call import Call
@@ -17,14 +16,11 @@ from relay.routes import Route
 from relay.snapshot import NO_NEED, Snapshot
 from relay.usage import Usage
 
-BYTES_A_TOKEN: Final = 4
-"""What an estimate takes for a token of a prompt that nobody counted."""
-
 
 class Bill:
     """The account of one call. Dies settled."""
 
-    __slots__ = ("_bound", "_call", "_lease", "caps_output", "waits")
+    __slots__ = ("_bound", "_call", "_lease", "_memory", "caps_output", "waits")
 
     def __init__(
         self,
@@ -39,6 +35,7 @@ class Bill:
         principal = call.principal
         purse = gate.purse(principal).of(route.name)
         self._call = call
+        self._memory = route.memory
         need = NO_NEED
         self._bound = len(call.body)
         if purse.counts_tokens:
@@ -54,8 +51,8 @@ class Bill:
         """For the authority's answer, at first."""
 
     def estimate(self, events: int) -> Usage:
-        """What a call comes to that nobody counted: an event is about a token."""
-        return Usage(self._bound // BYTES_A_TOKEN, events, source="estimated")
+        """What a call comes to that nobody counted: a prompt as the model's others were, an event about a token."""
+        return Usage(round(self._bound * self._memory.ratio), events, source="estimated")
 
     def settle(self, route: Route, *, spent: bool) -> None:
         """Turns the reservation into what was used; `spent`: an upstream worked, though it reported nothing."""

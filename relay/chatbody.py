@@ -57,6 +57,7 @@ class ChatBody:
         "model_at",
         "n",
         "options_given",
+        "own_running",
         "prompt_cache_key",
         "stream",
         "tool_bytes",
@@ -68,6 +69,8 @@ class ChatBody:
     include_usage: bool | None
     """`stream_options.include_usage` as the client said it."""
     has_stream_options: bool
+    own_running: bool
+    """The client itself speaks of vLLM's `continuous_usage_stats`."""
     max_tokens: int | None
     """The larger of `max_tokens` and `max_completion_tokens`."""
     n: int
@@ -109,6 +112,7 @@ class ChatBody:
         chat.stream = self.stream
         chat.include_usage = self.include_usage
         chat.has_stream_options = self.has_stream_options
+        chat.own_running = self.own_running
         chat.max_tokens = self.max_tokens
         chat.n = self.n
         chat.user = self.user
@@ -145,7 +149,7 @@ class Frame:
     def __init__(self, before: bytes, after: bytes, chat: ChatBody) -> None:
         self.before = before
         self.after = after
-        self.edits: dict[tuple[str | None, bool, int | None], tuple[bytes, bytes]] = {}
+        self.edits: dict[tuple[str | None, int, int | None], tuple[bytes, bytes]] = {}
         """Before and after as the upstream gets them, by model, usage asked for, limit."""
         chat.frame = self
         at = chat.model_at
@@ -235,6 +239,7 @@ def _decode(body: bytes) -> ChatBody:
     chat.stream = wire.stream is True
     chat.include_usage = None if options is None else options.include_usage
     chat.has_stream_options = options is not None
+    chat.own_running = bytes(wire.stream_options).find(b"continuous_usage_stats") >= 0
     chat.max_tokens = max(wire.max_tokens or 0, wire.max_completion_tokens or 0) or None
     chat.n = wire.n or 1
     chat.user = wire.user or None

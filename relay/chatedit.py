@@ -33,25 +33,25 @@ def edit(
     chat: ChatBody,
     *,
     model: str | None,
-    include_usage: bool,
+    usage: int,
     max_tokens: int | None = None,
 ) -> bytes:
-    """The body with another model, with a usage report asked for, with a limit; the same object if nothing changes.
+    """The body with another model, with token counts asked for, with a limit; the same object if nothing changes.
 
-    `body` is what `chat` was decoded from.
+    `usage` is 0 for no counts, 1 for one at the end, 2 for running ones; `body` is what `chat` was decoded from.
     """
     frame = chat.frame
     if frame is None:
-        changes = _changes(body, chat, model, include_usage, max_tokens)
+        changes = _changes(body, chat, model, usage, max_tokens)
         return _changed(body, changes) if changes else body
-    key = (model, include_usage, max_tokens)
+    key = (model, usage, max_tokens)
     around = frame.edits.get(key) or _edit_frame(frame, key)
     if around[0] is frame.before and around[1] is frame.after:
         return body
     return b"".join((around[0], chat.messages, around[1]))
 
 
-def _edit_frame(frame: Frame, key: tuple[str | None, bool, int | None]) -> tuple[bytes, bytes]:
+def _edit_frame(frame: Frame, key: tuple[str | None, int, int | None]) -> tuple[bytes, bytes]:
     """What stands before and after the messages once it is edited, remembered for the next call."""
     empty, cut = frame.empty(), len(frame.before)
     changes = _changes(empty, frame.asked, *key)
@@ -69,15 +69,21 @@ def _edit_frame(frame: Frame, key: tuple[str | None, bool, int | None]) -> tuple
 
 
 def _changes(
-    body: bytes, chat: ChatBody, model: str | None, include_usage: bool, max_tokens: int | None
+    body: bytes, chat: ChatBody, model: str | None, usage: int, max_tokens: int | None
 ) -> list[_Change]:
     inserted = b""
     changes: list[_Change] = []
-    if include_usage and chat.stream and chat.include_usage is not True:
-        if chat.options_given:
-            changes.append(_ask_in_options(body, chat))
+    wanted = _wanted(chat, usage) if usage else []
+    if wanted:
+        if chat.has_stream_options:
+            changes += _ask_in_options(body, wanted)
         else:
-            inserted = b'"stream_options":{"include_usage":true},'
+            asked = b"{%b}" % b",".join([b'"%b":true' % name for name in wanted])
+            if chat.options_given:
+                options = places_of(body, FIELDS)["stream_options"]
+                changes.append((options.value, options.value + len(b"null"), asked))
+            else:
+                inserted = b'"stream_options":%b,' % asked
     if max_tokens is not None:
         if chat.max_tokens_given:
             place = places_of(body, FIELDS)["max_tokens"]
@@ -94,18 +100,33 @@ def _changes(
     return changes
 
 
-def _ask_in_options(body: bytes, chat: ChatBody) -> _Change:
+def _wanted(chat: ChatBody, usage: int) -> list[bytes]:
+    """The options of a stream that have to become true."""
+    wanted = []
+    if chat.stream and chat.include_usage is not True:
+        wanted.append(b"include_usage")
+    if chat.stream and usage > 1 and not chat.own_running:
+        wanted.append(b"continuous_usage_stats")
+    return wanted
+
+
+def _ask_in_options(body: bytes, wanted: list[bytes]) -> list[_Change]:
     options = places_of(body, FIELDS)["stream_options"]
-    if not chat.has_stream_options:
-        return options.value, options.value + len(b"null"), b'{"include_usage":true}'
     inner = body[options.value : options.end]
     place = places_of(inner, ("include_usage",)).get("include_usage")
-    if place is not None:
+    changes: list[_Change] = []
+    added = wanted
+    if place is not None and b"include_usage" in wanted:
         at = options.value + place.value
-        return at, at + _end_of_scalar(inner, place) - place.value, b"true"
-    at = options.value + 1
-    empty = inner[1:].lstrip(b" \t\n\r").startswith(b"}")
-    return at, at, b'"include_usage":true' if empty else b'"include_usage":true,'
+        end = at + _end_of_scalar(inner, place) - place.value
+        changes.append((at, end, b"true"))
+        added = wanted[1:]
+    if added:
+        at = options.value + 1
+        new = b",".join([b'"%b":true' % name for name in added])
+        empty = inner[1:].lstrip(b" \t\n\r").startswith(b"}")
+        changes.append((at, at, new if empty else new + b","))
+    return changes
 
 
 def _end_of_scalar(data: bytes, place: Member) -> int:

@@ -17,6 +17,12 @@ MESSAGES: dict[Cause, tuple[str, str]] = {
 }
 BROKEN = ("The upstream failed before the answer was complete.", "upstream_stream_error")
 
+CAUSES: Final[dict[str, Cause]] = {
+    "truncated": "upstream_truncated",
+    "bad_framing": "bad_framing",
+}
+"""What a connection reports, as the ending is called; anything else is a reset."""
+
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 """The one thing that OpenAI SDKs safely ignore."""
 
@@ -26,6 +32,18 @@ class Ending(Protocol):
 
     def stream_ended(self, cause: Cause) -> None:
         """Called once. The client has been told already."""
+
+
+class Committed:
+    """An answer that has its head, and goes on to the client."""
+
+    __slots__ = ()
+
+    def headed(self, head: object) -> None:
+        raise AssertionError("it has its head")
+
+    def whole(self, head: object, body: bytes) -> None:
+        raise AssertionError("it has its head")
 
 
 class Limits:

@@ -16,7 +16,8 @@ from relay.gaps import GapTable
 from relay.routes import RouteMemory
 from relay.upstream import tls
 from relay.upstream.connections import Connections, connections_of
-from relay.upstream.endpoint import Directory, Endpoint
+from relay.upstream.directory import Directory
+from relay.upstream.endpoint import Endpoint
 from relay.upstream.headers import request_head
 from relay.upstream.queue import Queue, queue_of
 
@@ -110,6 +111,7 @@ def _equip(endpoint: Endpoint, upstream: UpstreamConfig, memory: Memory) -> None
             memory.loop, limits.max_idle, limits.max_age, memory.report
         )
     connections_of(endpoint).limit(limits.max_idle, limits.max_age, limits.max_kept)
+    endpoint.reporting.configure(upstream.usage)
     _line_up(endpoint, upstream, memory)
     path = endpoint.base_path + CHAT_PATH
     endpoint.request_head = request_head(path, endpoint.authority, endpoint.credential)

@@ -19,7 +19,7 @@ from relay.call import Call
 from relay.chatbody import decode
 from relay.endings import BROKEN, MESSAGES, Limits
 from relay.errors import InternalError, Overloaded, RelayError
-from relay.opening import Opening
+from relay.leaving import Leaving
 from relay.passage import Passage
 from relay.records import Cause
 from relay.resumable import ResumableStream
@@ -31,21 +31,20 @@ from relay.upstream import failures
 from relay.upstream.attempt import Attempt
 from relay.upstream.failures import Failure
 from relay.upstream.pool import Member
+from relay.upstream.reporting import RUNNING
 from relay.usage import Usage
 
 if TYPE_CHECKING:
     from relay.proxy import Proxy
 
 
-class Exchange(Opening):
+class Exchange(Leaving):
     """One call under way. Dies when it has been settled and recorded (`over`)."""
 
-    __slots__ = ("_broken_by", "_serving", "_stream", "_successor")
+    __slots__ = ("_broken_by", "_successor")
 
     def __init__(self, proxy: Proxy, call: Call, snapshot: Snapshot) -> None:
         super().__init__(proxy, call, snapshot)
-        self._serving: Attempt | None = None
-        self._stream: Stream | Passage | None = None
         self._successor: Member | None = None
         """Who is to go on with a stream that broke."""
         self._broken_by: Cause | None = None
@@ -103,6 +102,7 @@ class Exchange(Opening):
                 self, call.client, wheel, limits, gaps, scrub, http11, keep_alive, withhold, chat.n
             )
             resumable.listens_to(self)
+        stream.hides_running = attempt.request.asked == RUNNING and not chat.own_running
         self._stream = stream
         self._proxy.count_stream(call.record, 1)
         stream.begin(head, events, connection, splitter, inflater, now)
@@ -151,11 +151,15 @@ class Exchange(Opening):
         self._wake = self._beat = inf
         self._proxy.tools.wheel.drop(self)
         self._serving = attempt
+        if self._nobody is not None:
+            self._look_again(attempt.first_event)
         if self._route.resume is None or not self.chat.stream:
             # A prompt of 100 KB held for the minutes of an answer, times the streams, would be the memory of the host.
             self.call.body = b""
             self.chat.messages = b""
         record = self.call.record
+        if attempt.member.endpoint is self._bare:
+            self._bare.reporting.refused(attempt.first_event)
         record.code = 200
         record.upstream = attempt.member.endpoint.name
         if attempt.head is not None:
@@ -180,7 +184,7 @@ class Exchange(Opening):
 
     def may_continue(self, cause: Cause) -> bool:
         stream, serving = self._stream, self._serving
-        if not isinstance(stream, ResumableStream) or serving is None:
+        if not isinstance(stream, ResumableStream) or serving is None or self._nobody is not None:
             return False
         if not may_go_on(self.chat, stream.transcript, cause):
             return False
@@ -202,7 +206,7 @@ class Exchange(Opening):
             "it serves this route, and is not settled"
         )
         body = body_of_the_rest(
-            self._body_for(member.model, route), chat, way, transcript.text(), stream.events
+            self._body_for(member, route), chat, way, transcript.text(), stream.events
         )
         transcript.go_on(stream.usage or self._bill.estimate(stream.events))
         stream.usage = None
@@ -227,7 +231,10 @@ class Exchange(Opening):
     def attempt_failed(self, attempt: Attempt, failure: Failure) -> None:
         stream, cause = self._stream, self._broken_by
         if stream is None or cause is None:
-            super().attempt_failed(attempt, failure)
+            if self._nobody is None:
+                super().attempt_failed(attempt, failure)
+            else:
+                self._fell_away(attempt)
             return
         # Nobody can go on: the honest end after all.
         self._attempts.remove(attempt)
@@ -244,19 +251,6 @@ class Exchange(Opening):
     def resume(self) -> None:
         if self._stream is not None:
             self._stream.resume()
-
-    def client_gone(self) -> None:
-        """The client left: every upstream is told at once, and nobody is blamed."""
-        if self.over:
-            return
-        if self._stream is not None:
-            self._stream.cancel()
-        sent = self._give_up() or self._stream is not None
-        record = self.call.record
-        record.outcome = "client_cancelled"
-        if self._stream is None:
-            record.code = 499
-        self._finish("client_gone", sent=sent)
 
     def drained(self) -> None:
         """The drain limit is over: an honest end for a stream, and an error for what has not committed."""
@@ -314,6 +308,8 @@ class Exchange(Opening):
         proxy, record = self._proxy, self.call.record
         proxy.ended(self)
         now = monotonic()
+        if self._nobody is not None:
+            cause = self._ended_unheard(cause)
         # They know this call, too: in a circle, all of it would be left to the garbage collector.
         attempt, self._serving = self._serving, None
         stream, self._stream = self._stream, None

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from relay import replies
-from relay.bill import BYTES_A_TOKEN, Bill
+from relay.bill import Bill
 from relay.call import Call
 from relay.chatedit import edit
 from relay.endings import KEEP_ALIVE
@@ -24,9 +24,11 @@ from relay.snapshot import Snapshot
 from relay.sse import Event
 from relay.static import static_reply
 from relay.upstream.attempt import Attempt
+from relay.upstream.endpoint import Endpoint
 from relay.upstream.failover import Failover
 from relay.upstream.failures import Failure
 from relay.upstream.pool import Member
+from relay.upstream.reporting import NOTHING, RUNNING, is_refusal
 from relay.upstream.request import Request
 from relay.usage import Usage
 from relay.waits import Waits
@@ -38,7 +40,16 @@ if TYPE_CHECKING:
 class Opening(Waits):
     """A call until its commit; `Exchange` tells what comes before and after."""
 
-    __slots__ = ("_attempts", "_begun", "_bill", "_fallbacks", "_hedge", "_keep", "_snapshot")
+    __slots__ = (
+        "_attempts",
+        "_bare",
+        "_begun",
+        "_bill",
+        "_fallbacks",
+        "_hedge",
+        "_keep",
+        "_snapshot",
+    )
 
     _fallbacks: Iterator[Route]
 
@@ -52,6 +63,8 @@ class Opening(Waits):
         """The one of them that was begun because of silence."""
         self._begun = False
         """The head of a stream has been sent already, as a sign of life."""
+        self._bare: Endpoint | None = None
+        """It refused to be asked for token counts."""
         self._keep = False
         """Whether that head lets the connection live on."""
 
@@ -123,8 +136,7 @@ class Opening(Waits):
         deadline = now + endpoint.answer
         if self.chat.stream:
             deadline = since + self._patience(endpoint)
-        body = self._body_for(member.model, route)
-        attempt = self._made(member, body)
+        attempt = self._made(member, self._body_for(member, route))
         if hedge:
             self._hedge = attempt
         call.record.upstream = endpoint.name
@@ -135,22 +147,31 @@ class Opening(Waits):
     def _made(self, member: Member, body: bytes, head: bytes | None = None) -> Attempt:
         """An attempt that is ready to start; `head` replaces the member's own."""
         request = Request(self.call.head.forward, body, self.chat.stream, head)
+        request.asked = self._asks(member)
         request.hurried = self.chat.stream and self._hurried(member.endpoint)
         attempt = Attempt(self._proxy.tools, self, member, request, self._snapshot.scrub)
         self._attempts.append(attempt)
         return attempt
 
-    def _body_for(self, model: str, route: Route) -> bytes:
+    def _body_for(self, member: Member, route: Route) -> bytes:
         """The client's own bytes, with the edits that are ours."""
-        chat = self.chat
         capped = self._bill is not None and self._bill.caps_output
         return edit(
             self.call.body,
-            chat,
-            model=model,
-            include_usage=chat.stream and chat.include_usage is not True,
+            self.chat,
+            model=member.model,
+            usage=self._asks(member),
             max_tokens=route.max_output if capped else None,
         )
+
+    def _asks(self, member: Member) -> int:
+        """The token counts to ask it for, which the client has not asked for."""
+        chat, endpoint = self.chat, member.endpoint
+        if not chat.stream or endpoint is self._bare:
+            return NOTHING
+        asks = endpoint.reporting.asks(monotonic())
+        own = chat.include_usage is True and (asks < RUNNING or chat.own_running)
+        return NOTHING if own else asks
 
     def attempt_failed(self, attempt: Attempt, failure: Failure) -> None:
         now = monotonic()
@@ -158,7 +179,11 @@ class Opening(Waits):
         self.call.record.tried(attempt.record())
         if attempt is self._hedge:
             self._hedge_ended("failed")
-        self._failover.failed(failure, now, len(self._attempts))
+        if attempt.request.asked and is_refusal(failure):
+            self._bare = attempt.member.endpoint
+            self._failover.forgive(attempt.member)
+        else:
+            self._failover.failed(failure, now, len(self._attempts))
         if not self._attempts:
             self._wake = inf
             self._go_on(now, asked_around=False)
@@ -207,7 +232,7 @@ class Opening(Waits):
             self._hedge_ended("won" if self._hedge is winner else "lost")
         for attempt in self._attempts:
             if attempt.sent:
-                tokens = len(self.call.body) // BYTES_A_TOKEN
+                tokens = round(len(self.call.body) * self._route.memory.ratio)
                 self._route.memory.wasted(attempt.member.endpoint.name, tokens)
             attempt.cancel(overtaken=True, outrun=attempt.started < winner.started)
             self.call.record.tried(attempt.record())

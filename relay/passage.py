@@ -10,7 +10,7 @@ from typing import Final
 
 from relay.call import Client
 from relay.chunked import LAST_CHUNK, frame, unframed
-from relay.endings import BROKEN, Ending, Limits
+from relay.endings import BROKEN, CAUSES, Committed, Ending, Limits
 from relay.records import Cause
 from relay.timers import NEVER, Wheel
 from relay.upstream.wire import Connection
@@ -19,14 +19,8 @@ from relay.usage import Usage, usage_at_end
 TAIL: Final = 2048
 """Bytes of the end that are kept: upstreams write the usage last."""
 
-_CAUSES: Final[dict[str, Cause]] = {
-    "truncated": "upstream_truncated",
-    "bad_framing": "bad_framing",
-}
-"""What a connection reports, as the ending is called; anything else is a reset."""
 
-
-class Passage:
+class Passage(Committed):
     """One such answer on its way. Dies at its end."""
 
     __slots__ = (
@@ -96,18 +90,17 @@ class Passage:
     def cancel(self) -> None:
         self._release()
 
+    def read_on(self, nobody: Client) -> None:
+        """As a stream does."""
+        self._client = nobody
+        self.resume()
+
     def break_off(self, cause: Cause, message: str, code: str | None) -> None:
         """There is no room for an error in a JSON body: the missing rest is the message."""
         if not self.over:
             self._release()
             self._client.break_off()
             self._owner.stream_ended(cause)
-
-    def headed(self, head: object) -> None:
-        raise AssertionError("a committed answer has its head")
-
-    def whole(self, head: object, body: bytes) -> None:
-        raise AssertionError("it has its head")
 
     def chunks(self, data: bytes, first: int) -> None:
         self.payload(unframed(data, first))
@@ -134,7 +127,7 @@ class Passage:
         self._owner.stream_ended("done")
 
     def lost(self, fault: str) -> None:
-        self.break_off(_CAUSES.get(fault, "upstream_reset"), *BROKEN)
+        self.break_off(CAUSES.get(fault, "upstream_reset"), *BROKEN)
 
     def expired(self, now: float) -> None:
         if self.over:

@@ -15,17 +15,19 @@ from relay.usage import Usage
 FIRST_RATIO: Final = 0.25
 """Tokens a byte of a prompt, before any answer taught better."""
 LEARNING: Final = 0.05
-"""Weight of one report in the learnt ratio."""
+"""Weight of one report in the learnt ratio, once there were so many that their mean says less than the latest."""
 
 
 class RouteMemory:
     """What a model's traffic taught. Lives as long as the process."""
 
-    __slots__ = ("budget_empty", "hedges", "ratio", "resumes", "waste")
+    __slots__ = ("budget_empty", "hedges", "ratio", "reports", "resumes", "waste")
 
     def __init__(self) -> None:
         self.ratio = FIRST_RATIO
         """Tokens a byte of a prompt."""
+        self.reports = 0
+        """That taught it."""
         self.budget_empty = 0
         """Retries that the budget refused."""
         self.hedges: dict[str, int] = {}
@@ -102,7 +104,9 @@ class Route:
         """A report said how many tokens a prompt of `bound` bytes really had."""
         if bound > 0 and tokens > 0:
             memory = self.memory
-            memory.ratio += LEARNING * ((tokens / bound if tokens < bound else 1.0) - memory.ratio)
+            memory.reports += 1
+            weight = max(LEARNING, 1 / memory.reports)
+            memory.ratio += weight * ((tokens / bound if tokens < bound else 1.0) - memory.ratio)
 
 
 def routes_of(

@@ -316,21 +316,10 @@ def _foreign_choice(choice: dict[str, Any]) -> Choice:
     )
 
 
-def strip_null_usage(event: bytes) -> bytes:
-    """The event without its top-level `"usage": null`; the same object when it has none."""
+def strip_usage(event: bytes, null: bool) -> bytes:
+    """The event without its top-level `"usage"`, if that is null or an object, as asked; else the same object."""
     if b"usage" not in event:
         return event
-    return _strip_usage(event, null=True)
-
-
-def strip_usage(event: bytes) -> bytes:
-    """The event without its top-level usage object; the same object when it has none."""
-    if b"usage" not in event:
-        return event
-    return _strip_usage(event, null=False)
-
-
-def _strip_usage(event: bytes, null: bool) -> bytes:
     data = data_of(event)
     if not data:
         return event

@@ -14,11 +14,11 @@ from time import monotonic
 
 from relay.call import Client
 from relay.chunked import LAST_CHUNK, frame, unframed
-from relay.endings import BROKEN, KEEP_ALIVE, MESSAGES, Ending, Limits
+from relay.endings import BROKEN, CAUSES, KEEP_ALIVE, MESSAGES, Committed, Ending, Limits
 from relay.errors import error_event
 from relay.gaps import GapCounts, bucket_of
 from relay.records import Cause
-from relay.sse import Event, EventSplitter, EventTooLong, Kind, classify, strip_null_usage
+from relay.sse import Event, EventSplitter, EventTooLong, Kind, classify, strip_usage
 from relay.timers import NEVER, Wheel
 from relay.upstream.encoding import BadCoding, Inflater
 from relay.upstream.failures import Scrubber, describe
@@ -28,7 +28,7 @@ from relay.upstream.wire import Connection
 from relay.usage import Usage
 
 
-class Stream:
+class Stream(Committed):
     """Passes one committed stream on. Dies at its end; `over` says so to callbacks that come later."""
 
     __slots__ = (
@@ -55,6 +55,7 @@ class Stream:
         "choices",
         "done",
         "events",
+        "hides_running",
         "last",
         "max_gap",
         "over",
@@ -108,6 +109,8 @@ class Stream:
         self.over = False
         self.slot = NEVER
         self.usage: Usage | None = None
+        self.hides_running = False
+        """Events have token counts in them that the client has not asked for."""
 
     # -- from the owner --
 
@@ -164,6 +167,11 @@ class Stream:
         """Ends without a word: the client is gone."""
         self._release()
 
+    def read_on(self, nobody: Client) -> None:
+        """The client has left; the rest is read for its token counts."""
+        self._client = nobody
+        self.resume()
+
     def break_off(self, cause: Cause, message: str, code: str | None) -> None:
         """The error end: one event, no `[DONE]`, no last chunk."""
         if self.over:
@@ -174,12 +182,6 @@ class Stream:
         self._owner.stream_ended(cause)
 
     # -- wire.Receiver --
-
-    def headed(self, head: object) -> None:
-        raise AssertionError("a committed stream has its head")
-
-    def whole(self, head: object, body: bytes) -> None:
-        raise AssertionError("it has its head")
 
     def chunks(self, data: bytes, first: int) -> None:
         # The splice: an event boundary at both ends, nothing inside that we act on, so the bytes go on as they are.
@@ -243,10 +245,8 @@ class Stream:
             return
         if self._complete():
             self._end("done_missing")
-        elif fault == "bad_framing":
-            self._fail("bad_framing")
         else:
-            self._fail("upstream_truncated" if fault == "truncated" else "upstream_reset")
+            self._fail(CAUSES.get(fault, "upstream_reset"))
 
     # -- timers.Timed --
 
@@ -339,8 +339,11 @@ class Stream:
         elif event.finished:
             self._finished.update(event.finished)
         raw = event.raw
-        if self._withhold and event.null_usage:
-            raw = strip_null_usage(raw)
+        if event.null_usage:
+            if self._withhold:
+                raw = strip_usage(raw, null=True)
+        elif self.hides_running and event.usage is not None and kind != Kind.USAGE:
+            raw = strip_usage(raw, null=False)
         out.append(raw)
 
     def _count(self) -> None:

@@ -37,7 +37,8 @@ from relay.timers import Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.connections import connections_of
 from relay.upstream.dial import Dialer
-from relay.upstream.endpoint import Directory, Endpoint
+from relay.upstream.directory import Directory
+from relay.upstream.endpoint import Endpoint
 from relay.upstream.tail import Tail
 from relay.upstream.wire import Connection
 from tests.rig.deadlines import WHOLE, within

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from relay.errors import UpstreamOverloaded
 from relay.upstream.balance import BOUND, STRATEGIES, Draw, Strategy, Tier, part
 from relay.upstream.breaker import FIRST_PART, RAMP
-from relay.upstream.endpoint import Directory
+from relay.upstream.directory import Directory
 from relay.upstream.failures import Effect, Failure, Retry, Verdict, connect_refused
 from relay.upstream.pool import Member
 

@@ -346,14 +346,14 @@ def test_nested_members_of_the_same_names_are_nobodys_business(extra: dict[str, 
 
     chat = decode(data)
 
-    changed = edit(data, chat, model="other", include_usage=False)
+    changed = edit(data, chat, model="other", usage=0)
     assert json.loads(changed) == json.loads(data) | {"model": "other"}
 
 
 def test_duplicates_of_fields_we_do_not_act_on_pass() -> None:
     data = b'{"x":[1],"x":{"y":2},"x":"\\n","model":"m","messages":[]}'
 
-    assert edit(data, decode(data), model="m", include_usage=False) is data
+    assert edit(data, decode(data), model="m", usage=0) is data
 
 
 @given(st.binary())

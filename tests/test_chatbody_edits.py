@@ -27,20 +27,20 @@ def body(**fields: object) -> bytes:
 
 
 def edited(data: bytes, **changes: Any) -> bytes:
-    return edit(data, decode(data), **({"model": None, "include_usage": False} | changes))
+    return edit(data, decode(data), **({"model": None, "usage": 0} | changes))
 
 
 def test_no_edit_gives_the_same_object_back() -> None:
     asked = body(stream=True, stream_options={"include_usage": True})
 
     assert edited(asked) is asked
-    assert edited(asked, model="m", include_usage=True) is asked
+    assert edited(asked, model="m", usage=1) is asked
 
 
 def test_only_a_stream_is_asked_for_its_usage() -> None:
     plain = body()
 
-    assert edited(plain, include_usage=True) is plain
+    assert edited(plain, usage=1) is plain
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,42 @@ def test_only_a_stream_is_asked_for_its_usage() -> None:
 def test_a_usage_report_is_asked_for_where_the_client_left_it_out(
     data: bytes, changed: bytes
 ) -> None:
-    assert edited(data, include_usage=True) == changed
+    assert edited(data, usage=1) == changed
+
+
+RUNNING = [
+    ("", '"stream_options":{"include_usage":true,"continuous_usage_stats":true},', ""),
+    (',"stream_options":{}', "", '"include_usage":true,"continuous_usage_stats":true'),
+    (
+        ',"stream_options":{"include_usage":false}',
+        "",
+        '"continuous_usage_stats":true,"include_usage":true',
+    ),
+    (
+        ',"stream_options":{"include_usage":true}',
+        "",
+        '"continuous_usage_stats":true,"include_usage":true',
+    ),
+    (',"stream_options":{"a":1}', "", '"include_usage":true,"continuous_usage_stats":true,"a":1'),
+    (
+        ',"stream_options":{"continuous_usage_stats":false}',
+        "",
+        '"include_usage":true,"continuous_usage_stats":false',
+    ),
+]
+"""What the client says, what stands in front, and its options then."""
+
+
+@pytest.mark.parametrize(("said", "front", "options"), RUNNING)
+def test_running_counts_are_asked_for_unless_the_client_speaks_of_them(
+    said: str, front: str, options: str
+) -> None:
+    data = f'{{"model":"m","messages":[],"stream":true{said}}}'.encode()
+
+    changed = edited(data, usage=2)
+
+    rest = f',"stream_options":{{{options}}}' if options else ""
+    assert changed == f'{{{front}"model":"m","messages":[],"stream":true{rest}}}'.encode()
 
 
 @pytest.mark.parametrize(
@@ -114,7 +149,7 @@ def test_the_model_is_replaced_in_its_place(data: bytes, changed: bytes) -> None
 def test_all_edits_at_once() -> None:
     data = b'{"messages":[],"max_tokens":null,"stream":true,"model":"m"}'
 
-    changed = edited(data, model="other", include_usage=True, max_tokens=5)
+    changed = edited(data, model="other", usage=1, max_tokens=5)
 
     assert changed == (
         b'{"stream_options":{"include_usage":true},'
@@ -262,7 +297,7 @@ def test_an_edit_changes_what_it_should_and_no_other_byte(
         return
 
     chat = decode(data)
-    changed = edit(data, chat, model=model, include_usage=True, max_tokens=limit)
+    changed = edit(data, chat, model=model, usage=1, max_tokens=limit)
 
     inserted = ""
     if "stream_options" not in names:

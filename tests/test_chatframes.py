@@ -52,7 +52,7 @@ def outcome(body: bytes) -> object:
     except RelayError as error:
         return error.status, error.param, error.message
     edits = [
-        edit(body, chat, model=model, include_usage=usage, max_tokens=limit)
+        edit(body, chat, model=model, usage=usage, max_tokens=limit)
         for model in ("m", "other")
         for usage in (False, True)
         for limit in (None, 99)

@@ -80,7 +80,6 @@ PENDING_OPTIONS = {
     "state: {path: /var/lib/relay}": "state.path",
     "quota_store: redis://h:6379/0": "quota_store",
     f"keys: [{{id: a, hash: '{HASH}', on_revoke: cut}}]": "keys[a].on_revoke",
-    f"keys: [{{id: a, hash: '{HASH}', abort_billing: drain}}]": "keys[a].abort_billing",
     f"keys: [{{id: a, hash: '{HASH}', limits: {{tokens_per_day: 5}}}}]": "keys[a].limits.tokens_per_day",
     "groups: {g: {limits: {usd_per_month: 5}}}": "groups.g.limits.usd_per_month",
     "on_store_failure: {rates: closed}": "on_store_failure.rates",

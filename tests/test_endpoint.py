@@ -12,7 +12,8 @@ from relay.errors import NoUpstream, UpstreamFailed, UpstreamOverloaded
 from relay.upstream.account import Account
 from relay.upstream.address import parse
 from relay.upstream.breaker import RAMP, Breaker
-from relay.upstream.endpoint import Directory, Endpoint
+from relay.upstream.directory import Directory
+from relay.upstream.endpoint import Endpoint
 from relay.upstream.failures import Effect, Failure, Retry, Verdict, connect_refused
 
 URL = "http://127.0.0.1:8000/v1"

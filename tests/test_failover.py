@@ -18,7 +18,7 @@ from relay.errors import (
     UpstreamUnreachable,
 )
 from relay.upstream import failures
-from relay.upstream.endpoint import Directory
+from relay.upstream.directory import Directory
 from relay.upstream.failover import REST, Failover
 from relay.upstream.failures import Effect, Failure, Retry
 from relay.upstream.pool import Member, Pool

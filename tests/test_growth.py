@@ -13,7 +13,7 @@ from relay.admission.gate import Gate, Need
 from relay.admission.principals import Principals
 from relay.config.keytable import FiledKey, KeyTable, Plan
 from relay.upstream.balance import STRATEGIES
-from relay.upstream.endpoint import Directory
+from relay.upstream.directory import Directory
 from relay.upstream.pool import Member, Pool
 from relay.upstream.verdicts import Verdict
 from tests.quota_rig import NOW, WALL

@@ -37,7 +37,7 @@ ROOMS: dict[int, tuple[str, ...]] = {
     # the hot path
     4: (
         *("proxy", "exchange", "opening", "waits", "bill"),
-        *("stream", "passage", "resume", "resumable", "endings"),
+        *("stream", "passage", "resume", "resumable", "endings", "leaving"),
     ),
     # edges
     5: (

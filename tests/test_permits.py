@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relay.upstream.endpoint import Directory, Endpoint
+from relay.upstream.directory import Directory
+from relay.upstream.endpoint import Endpoint
 from relay.upstream.permits import ANSWER, GRANT, KEEP, LOOKS, RECALL, SHED, Ledger, Order
 from relay.upstream.queue import Queue, Ticket
 from relay.upstream.shares import PATIENCE, Shares, limits_of

@@ -21,7 +21,7 @@ from relay.errors import (
 )
 from relay.upstream import failures
 from relay.upstream.balance import STRATEGIES
-from relay.upstream.endpoint import Directory
+from relay.upstream.directory import Directory
 from relay.upstream.failures import Effect, Failure, Retry, Verdict
 from relay.upstream.pool import Member, Pool
 

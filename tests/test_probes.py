@@ -14,7 +14,8 @@ import pytest
 from relay.errors import NoUpstream
 from relay.upstream import tls
 from relay.upstream.breaker import State
-from relay.upstream.endpoint import Directory, Endpoint
+from relay.upstream.directory import Directory
+from relay.upstream.endpoint import Endpoint
 from relay.upstream.failures import Effect, Failure, Retry, Verdict, connect_refused
 from relay.upstream.probes import AT_ONCE, Probes
 from tests.authority import Authority

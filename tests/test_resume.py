@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from relay.bill import BYTES_A_TOKEN
 from relay.chatbody import decode
 from relay.resume import body_of_the_rest, head_of_the_rest
-from relay.upstream.endpoint import Directory
+from relay.routes import FIRST_RATIO
+from relay.upstream.directory import Directory
 from tests.calls import called, fault, model, tries, upstreams
 from tests.plane import Plane, play
 from tests.rig import scripts as say
@@ -147,7 +147,7 @@ def test_a_successor_without_a_report_is_estimated_with_its_own_prompt() -> None
             assert usage is not None
             assert usage.source == "estimated"
             # The prompt twice, and the second time what had been said so far.
-            assert usage.input == 2 * (len(chat_body()) // BYTES_A_TOKEN) + 3
+            assert usage.input == 2 * round(len(chat_body()) * FIRST_RATIO) + 3
             assert usage.output == 3 + 4
             caller.leave()
 

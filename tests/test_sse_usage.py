@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.sse import data_of, strip_null_usage, strip_usage
+from relay.sse import data_of, strip_usage
 
 PLAIN = b'data: {"id":"x","choices":[{"index":0,"delta":{"content":"Hi"}}]'
 
@@ -29,7 +29,7 @@ PLAIN = b'data: {"id":"x","choices":[{"index":0,"delta":{"content":"Hi"}}]'
     ],
 )
 def test_a_null_usage_goes_and_nothing_else(event: bytes, stripped: bytes) -> None:
-    assert strip_null_usage(event) == stripped
+    assert strip_usage(event, null=True) == stripped
 
 
 @pytest.mark.parametrize(
@@ -51,15 +51,15 @@ def test_a_null_usage_goes_and_nothing_else(event: bytes, stripped: bytes) -> No
     ],
 )
 def test_an_event_without_one_is_the_same_object(event: bytes) -> None:
-    assert strip_null_usage(event) is event
+    assert strip_usage(event, null=True) is event
 
 
 def test_a_usage_object_goes_and_a_null_one_stays() -> None:
     event = PLAIN + b',"usage":{"prompt_tokens":1,"completion_tokens":2} , "z":[1]}\n\n'
     null = PLAIN + b',"usage":null}\n\n'
 
-    assert strip_usage(event) == PLAIN + b',"z":[1]}\n\n'
-    assert strip_usage(null) is null
+    assert strip_usage(event, null=False) == PLAIN + b',"z":[1]}\n\n'
+    assert strip_usage(null, null=False) is null
 
 
 def as_pairs(event: bytes) -> list[tuple[str, Any]]:
@@ -91,8 +91,8 @@ def test_stripping_is_what_a_parser_would_have_done(
     event = ("data: {" + comma.join(text) + "}\n\n").encode()
     last = dict(pairs).get("usage", ...)
 
-    for strip, there in ((strip_null_usage, last is None), (strip_usage, isinstance(last, dict))):
-        stripped = strip(event)
+    for null, there in ((True, last is None), (False, isinstance(last, dict))):
+        stripped = strip_usage(event, null)
 
         if there:
             assert as_pairs(stripped) == [pair for pair in as_pairs(event) if pair[0] != "usage"]

@@ -68,11 +68,6 @@ PENDING: Final = (
     Pending(("on_store_failure.budgets",), lambda policy: policy != "closed", _NO_STORE),
     Pending(("prices",), bool, "recorded traffic is not priced at other models' rates yet."),
     Pending(
-        ("keys.*.abort_billing",),
-        lambda policy: policy == "drain",
-        "answers of clients that left are not read on yet: what was delivered is billed.",
-    ),
-    Pending(
         ("keys.*.on_revoke",),
         lambda policy: policy != "finish",
         "running answers of a revoked key are not cut yet: they finish.",

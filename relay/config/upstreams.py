@@ -98,6 +98,9 @@ class UpstreamConfig(Section):
     probe: Probe | None = Field(
         None, description="While it is ejected, ask it ourselves, not by a call (default: off)"
     )
+    usage: Literal["final", "continuous", "none"] = Field(
+        "final", description="Token counts to ask streams for: final, continuous (vLLM), or none"
+    )
     ca_file: ExistingFile | None = Field(
         None, description="Trust this certificate authority too (default: only the system's)"
     )

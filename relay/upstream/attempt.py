@@ -80,7 +80,6 @@ class Attempt:
         "_held",
         "_inflater",
         "_owner",
-        "_request",
         "_scrub",
         "_splitter",
         "_ticket",
@@ -89,6 +88,7 @@ class Attempt:
         "head",
         "member",
         "over",
+        "request",
         "result",
         "sent",
         "slot",
@@ -103,7 +103,7 @@ class Attempt:
     ) -> None:
         self._tools = tools
         self._owner = owner
-        self._request = request
+        self.request = request
         self._scrub = scrub
         self.member = member
         self.head: ResponseHead | None = None
@@ -172,15 +172,13 @@ class Attempt:
     def expired(self, now: float) -> None:
         if not self.over:
             plain = (
-                failures.answer_timeout
-                if not self._request.stream
-                else failures.first_token_timeout
+                failures.answer_timeout if not self.request.stream else failures.first_token_timeout
             )
-            if self._request.hurried:
+            if self.request.hurried:
                 plain = failures.hurried
             if not self.sent:
                 # Never got so far as to ask: the dial took all the silence there was.
-                hurried = self._request.hurried
+                hurried = self.request.hurried
                 plain = failures.hurried_dial if hurried else failures.connect_timeout
             self._fail(plain())
 
@@ -209,7 +207,7 @@ class Attempt:
     def _send(self, connection: Connection) -> None:
         self._connection = connection
         self.sent = True
-        request = self._request
+        request = self.request
         head = request.head or self.member.endpoint.request_head
         body = request.body
         length = str(len(body)).encode()
@@ -233,14 +231,14 @@ class Attempt:
             except BadCoding:
                 self._fail(failures.encoded())
                 return
-        if self._request.stream and head.content_type == b"text/event-stream":
+        if self.request.stream and head.content_type == b"text/event-stream":
             self._splitter = EventSplitter()
             self._events = []
-        elif not self._request.stream and head.content_type == b"text/event-stream":
+        elif not self.request.stream and head.content_type == b"text/event-stream":
             self._fail(failures.bad_content_type())
 
     def whole(self, head: ResponseHead, body: bytes) -> None:
-        if head.status == 200 and not head.encoding and not self._request.stream:
+        if head.status == 200 and not head.encoding and not self.request.stream:
             self.head = head
             self._body.append(body)
             self._judge_body()
@@ -335,7 +333,7 @@ class Attempt:
         self._body.append(data)
         self._held += len(data)
         assert self.head is not None, "a body follows its head"
-        if self.head.status != 200 or self._request.stream:
+        if self.head.status != 200 or self.request.stream:
             if self._held > MAX_ERROR_BODY:
                 self._judge_body()
         elif self._inflater is not None:
@@ -352,7 +350,7 @@ class Attempt:
         head = self.head
         assert head is not None, "a body follows its head"
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        verdict = judge(head, body, self._scrub, time(), streamed=self._request.stream)
+        verdict = judge(head, body, self._scrub, time(), streamed=self.request.stream)
         if isinstance(verdict, Failure):
             early = self._connection is not None and self._connection.early
             if early and verdict.result == "client_error":
@@ -366,11 +364,11 @@ class Attempt:
         self.first_event = now = monotonic()
         endpoint = self.member.endpoint
         endpoint.committed(now, self._ticket)
-        if self._request.stream:
+        if self.request.stream:
             # A plain answer's time is that of all its tokens.
             endpoint.spoke(now - self.started)
         # Nothing is sent again: the prompt must not be held for the minutes of an answer.
-        self._request.body = b""
+        self.request.body = b""
         self._finish(keep=True)
 
     def _fail(self, failure: Failure) -> None:

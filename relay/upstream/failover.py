@@ -166,6 +166,10 @@ class Failover:
         self._tried.pop()
         return _random.uniform(*REST)
 
+    def forgive(self, member: Member) -> None:
+        """It was asked the wrong way, which is not its fault: it may be picked again."""
+        self._tried.remove(member)
+
     def failed(self, failure: Failure, now: float, under_way: int = 0) -> None:
         """An attempt ended so, and others are under way or not: may there be another?"""
         self._failure = failure

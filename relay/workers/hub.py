@@ -23,7 +23,7 @@ from relay.health import BEAT
 from relay.observe import logs
 from relay.snapshot import Snapshot
 from relay.timers import TICK
-from relay.upstream.endpoint import Directory
+from relay.upstream.directory import Directory
 from relay.upstream.shares import limits_of
 from relay.workers import child
 from relay.workers.members import Members

@@ -20,7 +20,8 @@ from relay.observe.exposition import Snapshot as Numbers
 from relay.observe.exposition import gc_values
 from relay.observe.linewriter import LineWriter
 from relay.snapshot import Snapshot
-from relay.upstream.endpoint import PARKED, PAUSED, Directory, Endpoint
+from relay.upstream.directory import Directory
+from relay.upstream.endpoint import PARKED, PAUSED, Endpoint
 from relay.upstream.shares import Shares
 from relay.workers import child
 from relay.workers.messages import Judged, Serving
