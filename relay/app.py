@@ -37,6 +37,7 @@ from relay.observe.sources import Seen
 from relay.overload import Overload
 from relay.port import Patience, Port
 from relay.proxy import Proxy
+from relay.quota.start import away, follow_policy, store_gate, store_link
 from relay.reception import Reception
 from relay.records import Batch
 from relay.snapshot import Snapshot
@@ -92,6 +93,7 @@ class Relay:
         self._demo: Demo | None = None
         self._snapshot = Snapshot(config, self._memory)
         self._gate = self._make_gate(self._snapshot)
+        self._store = store_link(config, self._gate)
         self._metrics = Metrics()
         self._batch = Batch(loop, [self._metrics.observe, access_log.observe])
         self._proxy = Proxy(
@@ -123,7 +125,9 @@ class Relay:
         return Directory(listener=log_state)
 
     def _make_gate(self, snapshot: Snapshot) -> Gate:
-        return Gate(snapshot.principals, snapshot.config.groups)
+        principals, config = snapshot.principals, snapshot.config
+        shared = store_gate(config, principals, self._memory.workers)
+        return shared or Gate(principals, config.groups)
 
     # -- the life of the process --
 
@@ -142,6 +146,7 @@ class Relay:
             await self._close()
 
     async def _listen(self) -> None:
+        await self._start_store()
         await self._front_runner.setup()
         address = self._config.server.listen
         await self._open(listeners(address.host, address.port, BACKLOG))
@@ -149,6 +154,10 @@ class Relay:
         self._health.phase = "ready"
         self._announce()
         process.settle_memory()
+
+    async def _start_store(self) -> None:
+        if self._store is not None:
+            await self._store.start()
 
     async def _open(self, listeners: Iterable[socket]) -> None:
         for listener in listeners:
@@ -234,6 +243,8 @@ class Relay:
         if self._admin_runner is not None:
             await self._admin_runner.cleanup()
         self._batch.flush()
+        if self._store is not None:
+            await self._store.close()
         await self._probes.close()
         await self._dialer.close()
         await self._demo_server.close()
@@ -261,6 +272,7 @@ class Relay:
         self._config = config
         self._snapshot = self._reception.snapshot = snapshot
         purses = self._gate.reload(snapshot.principals, config.groups)
+        follow_policy(config, self._gate)
         self._catch_up()
         self._port.patience = _patience(config)
         self._watch.configure(config.server)
@@ -338,7 +350,7 @@ class Relay:
             for name, route in self._snapshot.routes.items()
             if route.static is None and not route.pool.usable(now, ())
         ]
-        return [*models, *self._watch.limps()]
+        return [*models, *away(self._gate), *self._watch.limps()]
 
 
 def new_demo_key() -> str:

@@ -78,12 +78,9 @@ def test_what_will_not_serve_is_said(text: str) -> None:
 
 PENDING_OPTIONS = {
     "state: {path: /var/lib/relay}": "state.path",
-    "quota_store: redis://h:6379/0": "quota_store",
     f"keys: [{{id: a, hash: '{HASH}', on_revoke: cut}}]": "keys[a].on_revoke",
     f"keys: [{{id: a, hash: '{HASH}', limits: {{tokens_per_day: 5}}}}]": "keys[a].limits.tokens_per_day",
     "groups: {g: {limits: {usd_per_month: 5}}}": "groups.g.limits.usd_per_month",
-    "on_store_failure: {rates: closed}": "on_store_failure.rates",
-    "on_store_failure: {budgets: open}": "on_store_failure.budgets",
     "prices: {gpt: {input: 1, output: 2}}": "prices",
     "observability: {log_content: true}": "observability.log_content",
 }

@@ -44,7 +44,7 @@ ROOMS: dict[int, tuple[str, ...]] = {
         *("cli", "commands", "__main__", "app", "process", "reload", "banner", "keys"),
         *("front", "port", "connection", "heads", "listener", "reception"),
         *("overload", "watch", "cgroup"),
-        *("admin", "health", "page", "observe", "workers"),
+        *("admin", "health", "page", "observe", "workers", "quota"),
     ),
 }
 FLOORS = {name: floor for floor, names in ROOMS.items() for name in names}

@@ -163,9 +163,9 @@ class StoreGate(Gate):
         "_parked",
         "_parts",
         "_queue",
-        "_waking",
         "away",
         "budgets_open",
+        "failures",
         "letters",
         "processes",
         "rates_open",
@@ -187,6 +187,8 @@ class StoreGate(Gate):
         self.budgets_open = False
         self.away = True
         """There is nobody to ask."""
+        self.failures = 0
+        """Times that it did not do what it should."""
         self._parts: Parts | None = None
         self._draws: dict[Purse, Draw] = {}
         self._queue: list[Question] = []

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import Field, PrivateAttr, model_validator
 
 from relay.config.keytable import KeyTable
+from relay.config.storeaddress import StoreAddress, read_address
 from relay.config.types import (
     LARGEST_COUNT,
     Address,
@@ -347,6 +348,11 @@ class Config(Section):
     def filed(self) -> KeyTable:
         """The keys of `key_files`."""
         return self._filed
+
+    @property
+    def store_address(self) -> StoreAddress | None:
+        """Of the store that several relays share; None where limits are counted in the relay."""
+        return read_address(self.quota_store, self._path.parent)
 
     @property
     def active_upstreams(self) -> dict[str, UpstreamConfig]:

@@ -46,8 +46,6 @@ def _any(value: Any) -> bool:
     return value is not None
 
 
-_NO_STORE: Final = "limits are counted in this process for now: there is no store that could fail."
-
 PENDING: Final = (
     Pending(
         ("state.path",),
@@ -55,17 +53,10 @@ PENDING: Final = (
         "nothing is stored there yet.",
     ),
     Pending(
-        ("quota_store",),
-        lambda store: store != "embedded",
-        "limits are counted in this process only for now, not in a store that relays share.",
-    ),
-    Pending(
         tuple(f"{owner}.*.limits.{name}" for owner in ("keys", "groups") for name in BUDGETS),
         _any,
         "budgets are counted in memory for now: they start from nothing when the relay restarts.",
     ),
-    Pending(("on_store_failure.rates",), lambda policy: policy != "open", _NO_STORE),
-    Pending(("on_store_failure.budgets",), lambda policy: policy != "closed", _NO_STORE),
     Pending(("prices",), bool, "recorded traffic is not priced at other models' rates yet."),
     Pending(
         ("keys.*.on_revoke",),

@@ -12,6 +12,7 @@ from relay import __version__
 from relay.admin import StatusReport, UpstreamStatus
 from relay.admission.gate import Gate
 from relay.admission.remote import RemoteGate
+from relay.admission.store import StoreGate
 from relay.equipment import Memory
 from relay.gaps import GapCounts
 from relay.observe.accesslog import AccessLog
@@ -102,10 +103,13 @@ class Seen(Sources):
         return [item for memory in self._memory.routes.values() for item in memory.resumes.items()]
 
     def store_up(self) -> Iterable[tuple[str, bool]]:
-        return [("memory", True)]
+        gate = self._gate
+        return [("redis", not gate.away)] if isinstance(gate, StoreGate) else [("memory", True)]
 
     def store_errors(self) -> Iterable[tuple[str, int]]:
         gate = self._gate
+        if isinstance(gate, StoreGate):
+            return [("redis", gate.failures)]
         return [("memory", gate.failures)] if isinstance(gate, RemoteGate) else []
 
     def status(self) -> StatusReport:

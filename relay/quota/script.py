@@ -43,4 +43,5 @@ def encoded(frame: Frame) -> bytes:
 
 def decoded(answer: bytes) -> Reply:
     """Raises ValueError for what is no answer of the script."""
-    return _decode(answer)
+    reply: Reply = _decode(answer)
+    return reply

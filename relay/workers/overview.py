@@ -146,6 +146,8 @@ class Overview(Sources):
     # -- metrics.Sources: what belongs to the whole --
 
     def key_ratios(self) -> Iterable[tuple[str, str, float]]:
+        if self._shared:
+            return ()
         return self._members.authority.gate.iter_ratios(monotonic(), time())
 
     def shadow_refusals(self) -> Iterable[tuple[str, str, int]]:
@@ -158,7 +160,12 @@ class Overview(Sources):
         return [(name, 0, self._limit(name)) for name in self._configuration.endpoints]
 
     def store_up(self) -> Iterable[tuple[str, bool]]:
-        return [("memory", True)]
+        return () if self._shared else [("memory", True)]
+
+    @property
+    def _shared(self) -> bool:
+        """Limits are counted in a store that every worker asks itself: they know."""
+        return self._configuration.config.store_address is not None
 
     def log_dropped(self) -> int:
         return self.log_lost

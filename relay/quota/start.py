@@ -1,0 +1,48 @@
+"""Whether a relay shares its limits with others, and by which store."""
+
+from __future__ import annotations
+
+from secrets import token_hex
+from typing import TYPE_CHECKING
+
+from relay.admission.gate import Gate
+from relay.admission.principals import Principals
+from relay.admission.store import StoreGate
+from relay.config.model import Config
+
+if TYPE_CHECKING:
+    from relay.quota.link import StoreLink
+
+
+def store_gate(config: Config, principals: Principals, processes: int) -> StoreGate | None:
+    """The gate of a process that asks a store; None where limits are counted in the relay itself."""
+    if config.store_address is None:
+        return None
+    return StoreGate(principals, config.groups, _new_name, processes)
+
+
+def store_link(config: Config, gate: Gate) -> StoreLink | None:
+    """What connects such a gate with its store."""
+    address = config.store_address
+    if address is None or not isinstance(gate, StoreGate):
+        return None
+    # Only here: without a store the library need not be there.
+    from relay.quota.link import StoreLink
+
+    return StoreLink(address, gate)
+
+
+def follow_policy(config: Config, gate: Gate) -> None:
+    """What happens while the store is away is as the configuration says."""
+    if isinstance(gate, StoreGate):
+        gate.rates_open = config.on_store_failure.rates == "open"
+        gate.budgets_open = config.on_store_failure.budgets == "open"
+
+
+def away(gate: Gate) -> list[str]:
+    """In words, for `/readyz`."""
+    return ["quota store redis is away"] if isinstance(gate, StoreGate) and gate.away else []
+
+
+def _new_name() -> str:
+    return token_hex(6)
