@@ -29,7 +29,7 @@ class Line(Protocol):
 
     gates: list[Any]
 
-    def call(self, process: int = 0, key: str = "shop", model: str = "m", **need: int) -> Call: ...
+    def call(self, process: int = 0, key: str = "shop", model: str = "m", **need: Any) -> Call: ...
     def settle(self, call: Call, tokens: int = 0, cost: int = 0) -> None: ...
     def passes(self, ms: int) -> None: ...
     def reload(self, config: Config) -> None: ...
@@ -56,7 +56,7 @@ class Alone(Timed):
         self.principals, groups = configure(*config)
         self.gates = [Gate(self.principals, groups)]
 
-    def call(self, process: int = 0, key: str = "shop", model: str = "m", **need: int) -> Call:
+    def call(self, process: int = 0, key: str = "shop", model: str = "m", **need: Any) -> Call:
         call = Call()
         principal = self.principals.by_id[key]
         try:
@@ -91,7 +91,7 @@ class Workers(Timed):
         self.gates = [RemoteGate(self.principals, groups) for _ in range(2)]
         self.holders = [Holder() for _ in self.gates]
 
-    def call(self, process: int = 0, key: str = "shop", model: str = "m", **need: int) -> Call:
+    def call(self, process: int = 0, key: str = "shop", model: str = "m", **need: Any) -> Call:
         call = Call()
         gate = self.gates[process]
         principal = self.principals.by_id[key]
@@ -139,7 +139,7 @@ class Shared:
         self.gates = self.relays.gates
         self.relays.heard()
 
-    def call(self, process: int = 0, key: str = "shop", model: str = "m", **need: int) -> Call:
+    def call(self, process: int = 0, key: str = "shop", model: str = "m", **need: Any) -> Call:
         gate = self.gates[process]
         call = self.relays.call(gate, key, model, **need)
         self.relays.turn(gate)
@@ -232,7 +232,7 @@ def last(line: Line) -> int:
     ],
 )
 def test_a_limit_admits_exactly_what_it_holds(
-    contract: Contract, limits: dict[str, Any], need: dict[str, int], most: int
+    contract: Contract, limits: dict[str, Any], need: dict[str, Any], most: int
 ) -> None:
     line = contract.line(Limits(**limits))
 

@@ -37,6 +37,10 @@ HORIZON: Final = 10.0
 """Seconds of its use that a process wants to have in hand."""
 _WEIGHT: Final = 0.3
 """Of the last second in the pace of use."""
+IDLE: Final = 3
+"""Seconds without use after which nothing is kept,"""
+FORGOTTEN: Final = 13
+"""and after which its level is not asked for any more: what others kept has come back by then."""
 
 Told = tuple[int, int, int, int, int, int, int]
 """What the authority tells of a limit: used (parts of a rate, spent of a budget), leased by all, leased by this
@@ -79,6 +83,7 @@ class Stake:
         "ends",
         "forced",
         "free",
+        "idle",
         "keeps",
         "kind",
         "lists",
@@ -133,6 +138,8 @@ class Stake:
         """Used in this second,"""
         self.pace = 0.0
         """and per second lately."""
+        self.idle = 0
+        """Seconds without use."""
 
     def mark(self) -> None:
         """There is something to tell at once."""
@@ -332,14 +339,14 @@ class Stake:
     def beat(self, second: float) -> bool:
         """A second is over. Whether it was used lately."""
         self.pace += (self.recent / second - self.pace) * _WEIGHT
+        self.idle = 0 if self.recent else self.idle + 1
         self.recent = 0
-        if self.pace < 1 / HORIZON:
+        if self.idle == IDLE:
             self.pace = 0.0
             self.keeps = False
             self.give_up()
-            self.used = False
-            if self.settled or self.returned or self.forced or self.refunds:
-                self.mark()
+            self.mark()
+        self.used = self.idle < FORGOTTEN
         return self.used
 
     def want(self) -> int:

@@ -33,8 +33,8 @@ OLDEST: Final = 6
 """The oldest version of Redis whose scripts do what ours needs."""
 
 STEP: Final = 0.01
-"""Seconds of silence are counted in steps. One that came late does not count: this process was busy, or had no processor,
-and so perhaps had the store."""
+"""Seconds of silence are counted in steps. One that came late does not count: this process was busy, or had no
+processor, and so perhaps had the store."""
 LATE: Final = 0.005
 """Seconds."""
 MOST_STEPS: Final = 40
