@@ -81,6 +81,7 @@ class Stake:
         "batch",
         "dirty",
         "ends",
+        "floor",
         "forced",
         "free",
         "idle",
@@ -111,6 +112,8 @@ class Stake:
         self.kind = _kind_of(machine, name)
         self.free = 0
         """Leased, and nobody's."""
+        self.floor = 0
+        """Below this more is asked for, before calls have to wait."""
         self.reserved = 0
         """Leased, and held by calls that run; not of rates, whose takes are final."""
         self.ends = 0
@@ -302,6 +305,7 @@ class Stake:
         self.seen = recall
         if not self.keeps:
             self.give_up()
+        self.floor = min(self._target() // 4, self.free // 2)
 
     def roll(self, wall: float, now: float) -> None:
         """The period is over by this process's own clock, and there is nobody to say so."""
@@ -351,9 +355,10 @@ class Stake:
 
     def want(self) -> int:
         """How much more than it has, to be served from here for a while."""
-        if self.kind == PERMITS:
-            return max(0, self.reserved // 2 - self.free)
-        return max(0, int(self.pace * HORIZON) - self.free)
+        return max(0, self._target() - self.free)
+
+    def _target(self) -> int:
+        return self.reserved // 2 if self.kind == PERMITS else int(self.pace * HORIZON)
 
     def _copy(self, amount: int) -> None:
         """The copy counts what the authority will soon know."""

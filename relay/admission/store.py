@@ -259,7 +259,7 @@ class StoreGate(Gate):
             lease.taken.append(stake.take(amount))
             if stake.kind == REFUNDED:
                 lease.batches.append(stake.batch)
-            if stake.free < 3 * amount or stake.free * 4 < stake.pace * 10:
+            if stake.free < stake.floor:
                 low = True
         lease.era = self.letters.era
         lease.open = True
