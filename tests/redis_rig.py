@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -129,6 +130,9 @@ class Call(Applicant):
         """It was admitted."""
         return self.told == [None]
 
+    def error_or_none(self) -> RelayError | None:
+        return self.told[0] if self.told else None
+
     @property
     def error(self) -> RelayError:
         (error,) = self.told
@@ -147,14 +151,38 @@ class Server:
             text.replace("redis.call('TIME')", f"redis.call('LRANGE', '{CLOCK}', 0, 1)")
         )
         self.ms = round(WALL * 1000)
-        client.flushall()
+        self.ahead = 0
+        """Milliseconds by which the server's clock is wrong."""
+        self._calls = client.pubsub(ignore_subscribe_messages=True)
+        self._calls.subscribe(script.channel(""))
+        self.forget()
+
+    def forget(self) -> None:
+        """All of it is gone, and nobody knows."""
+        self.client.flushall()
         self.set_clock()
 
     def set_clock(self) -> None:
+        told = self.ms + self.ahead
         with self.client.pipeline() as pipe:
             pipe.delete(CLOCK)
-            pipe.rpush(CLOCK, self.ms // 1000, self.ms % 1000 * 1000)
+            pipe.rpush(CLOCK, told // 1000, told % 1000 * 1000)
             pipe.execute()
+
+    def called(self) -> list[tuple[str, str, int]]:
+        """What the script has called out since."""
+        found = []
+        while (message := self._calls.get_message()) is not None:
+            found.append(msgspec.msgpack.decode(message["data"], type=tuple[str, str, int]))
+        return found
+
+    def accounts(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """What the script knows: by owner and name of the limit."""
+        start = f"{script.TAG}:a:"
+        return {
+            key.decode().removeprefix(start): msgspec.msgpack.decode(self.client.get(key))
+            for key in self.client.scan_iter(f"{start}*")
+        }
 
     def say(self, frame: bytes) -> bytes:
         answer = self._run(keys=[script.meta_key("")], args=[frame])
@@ -204,11 +232,18 @@ class Relays:
         for each in self.gates if gate is None else [gate]:
             for _ in range(20):
                 self.answer(each, self.server.say(self.frame(each, report)))
+                self.recall()
                 report = False
                 if not each.news(self.now):
                     break
             else:
                 raise AssertionError("it never ends")
+
+    def recall(self) -> None:
+        """Everybody hears what is called out."""
+        for owner, name, recall in self.server.called():
+            for gate in self.gates:
+                gate.recalled(owner, name, recall)
 
     def call(
         self,

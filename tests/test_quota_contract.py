@@ -133,8 +133,7 @@ class Shared:
 
     def __init__(self, config: Config, server: Server) -> None:
         server.ms = round(WALL * 1000)
-        server.client.flushall()
-        server.set_clock()
+        server.forget()
         self.relays = Relays(server, *config, count=2)
         self.gates = self.relays.gates
         self.relays.heard()
