@@ -153,8 +153,12 @@ class Stake:
     def _use(self, amount: int) -> None:
         self.recent += amount
         if not self.used:
-            self.used = True
-            self.lists.used.append(self)
+            self._watch()
+
+    def _watch(self) -> None:
+        self.used = True
+        self.idle = 0
+        self.lists.used.append(self)
 
     # -- calls --
 
@@ -305,6 +309,9 @@ class Stake:
         self.seen = recall
         if not self.keeps:
             self.give_up()
+        elif self.free and not self.used:
+            # Of a grant whose answer was lost.
+            self._watch()
         self.floor = min(self._target() // 4, self.free // 2)
 
     def roll(self, wall: float, now: float) -> None:
