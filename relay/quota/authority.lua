@@ -9,7 +9,6 @@
 local PART = 60000        -- parts of a token, and milliseconds of a minute: a bucket gains `limit` parts a millisecond
 local LEASE = 16000       -- ms a holder is believed to live without a word: the 15 s it counts itself, and one of grace
 local LONGEST = 2000      -- ms between two frames, of anybody, that count towards the end of a lease
-local JUMP = 1000         -- ms by which the server's clock may run ahead of a holder's before it is not believed
 local MOST_LOWS = 16      -- low points a bucket remembers
 local BURIED = 100        -- accounts of a dead holder that are settled with one frame
 local LATE = 3600000      -- ms for which a dead holder may still say what it has really used
@@ -38,8 +37,9 @@ local skew, last = tonumber(meta[3] or 0), tonumber(meta[4] or 0)
 local lease_now = tonumber(meta[5] or 0)
 local hold, expect, asserted = tonumber(meta[6] or 0), tonumber(meta[7] or 0), tonumber(meta[8] or 0)
 
+-- A clock that was set ahead is not believed: the holder knows how much time has passed at the most since it was last told.
 local now = server + skew
-if upper > 0 and now > upper + JUMP then now = upper end
+if upper > 0 and now > upper then now = upper end
 if now < last then now = last end
 skew = now - server
 if last > 0 then lease_now = lease_now + math.min(now - last, LONGEST) end
@@ -363,7 +363,7 @@ local function answer(machines, ask)
   for place = 2, #ask, 3 do
     local e, m, amount = entries[ask[place]], machines[ask[place]], ask[place + 1]
     if e[5] == 0 then
-      if hold > 0 and e[3] >= PERMITS and amount > 0 then return HELD end
+      if hold > 0 and amount > 0 then return HELD end
       if lacks(m, e[3], e[4], amount) then
         if ask[1] == 1 or amount > e[4] or not recall(m, e[1], e[2]) then return REFUSED end
         waits = true
@@ -384,8 +384,8 @@ local function remember()
 end
 
 if not epoch or meta[2] ~= mark then
-  -- Another server, or one that has forgotten: nobody draws on budgets until everybody who was there has said what
-  -- it holds, or would have lost it. Where nobody ever was, there is nothing to wait for.
+  -- Another server, or one that has forgotten: nothing is granted until everybody who was there has said what it knows,
+  -- or would have lost what it holds. Where nobody ever was, there is nothing to wait for.
   epoch, asserted = candidate, 0
   expect = math.max(seen, redis.call('ZCARD', HOLDERS))
   hold = expect > 0 and now + LEASE or -1

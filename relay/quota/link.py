@@ -23,7 +23,7 @@ from relay.quota.connection import Line, StoreFailed
 
 log = logs.get("quota")
 
-PATIENCE: Final = 0.08
+PATIENCE: Final = 0.06
 """Seconds of silence after which the store counts as away, while calls wait for it;"""
 LONGER: Final = 1.0
 """and when it is tried again."""
