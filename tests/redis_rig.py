@@ -83,6 +83,12 @@ class RedisServer:
                 self._process.wait(0.005)
                 raise AssertionError((self.folder / "log").read_text())
 
+    def in_step(self) -> None:
+        """Returns when this replica has all of its master."""
+        client = self.client()
+        while client.info("replication").get("master_link_status") != "up":
+            pass
+
     def client(self, **options: Any) -> redis.Redis:
         return redis.Redis(unix_socket_path=str(self.socket), **options)
 
@@ -153,7 +159,7 @@ class Server:
         self.ms = round(WALL * 1000)
         self.ahead = 0
         """Milliseconds by which the server's clock is wrong."""
-        self._calls = client.pubsub(ignore_subscribe_messages=True)
+        self._calls: Any = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         self._calls.subscribe(script.channel(""))
         self.forget()
 
@@ -179,10 +185,11 @@ class Server:
     def accounts(self) -> dict[str, dict[str, dict[str, Any]]]:
         """What the script knows: by owner and name of the limit."""
         start = f"{script.TAG}:a:"
-        return {
-            key.decode().removeprefix(start): msgspec.msgpack.decode(self.client.get(key))
-            for key in self.client.scan_iter(f"{start}*")
-        }
+        found = {}
+        for key in self.client.scan_iter(f"{start}*"):
+            raw: Any = self.client.get(key)
+            found[key.decode().removeprefix(start)] = msgspec.msgpack.decode(raw)
+        return found
 
     def say(self, frame: bytes) -> bytes:
         answer = self._run(keys=[script.meta_key("")], args=[frame])

@@ -1,7 +1,7 @@
 """A Redis that fails under two relays that are kept busy: what each fault costs, and that no limit becomes none.
 
-Three keys are asked more than they may all the time: one with a rate, one with a budget, one with permits. Every fault is
-preceded and followed by a time without one. What is looked at: what was admitted beyond the limits, answers that are
+Three keys are asked more than they may all the time: one with a rate, one with a budget, one with permits. Every fault
+is preceded and followed by a time without one. What is looked at: what was admitted beyond the limits, answers that are
 neither 200, 429 nor 503 for want of the store, how long calls had to wait, and when the store was asked again.
 """
 
@@ -18,10 +18,10 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from tests.crew import Load
 from tests.quotas.forwarder import Forwarder
 from tests.redis_rig import RedisServer
-from tests.rig import RawClient, RelayProcess, Upstream, config
+from tests.rig import RawClient, RelayProcess, Request, Upstream, config
+from tests.rig import scripts as say
 from tests.rig.foreign import free_port
 from tests.rig.raw_client import chat_body, request
 from tests.rig.relay_process import Fields
@@ -37,6 +37,24 @@ KEYS = {
 }
 BACK_WITHIN = 3.0
 """Seconds from the end of a fault until every relay asks the store again."""
+
+
+class Work:
+    """An upstream's player: how many calls of each key run at once, by what the call's user field says."""
+
+    def __init__(self) -> None:
+        self._running: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+
+    def __call__(self, asked: Request) -> list[say.Step]:
+        id = asked.json()["user"]
+        self._running[id] += 1
+        self.most[id] = max(self.most[id], self._running[id])
+
+        def ends() -> None:
+            self._running[id] -= 1
+
+        return [say.Pause(0.03), say.Do(ends), *say.plain(200, say.completion())]
 
 
 class Site:
@@ -203,7 +221,9 @@ class Crowd:
         await asyncio.gather(*self._tasks)
 
     async def _ask(self, relay: RelayProcess, id: str) -> None:
-        call = request("POST", "/v1/chat/completions", chat_body(stream=False), key=key_of(id))
+        call = request(
+            "POST", "/v1/chat/completions", chat_body(stream=False, user=id), key=key_of(id)
+        )
         async with await RawClient.connect(relay.address) as client:
             while not self._stop.is_set():
                 began = monotonic()
@@ -221,7 +241,7 @@ class Crowd:
 async def play(fault: Fault, folder: Path) -> Row:
     """One fault under load."""
     row = Row(fault.name)
-    load = Load()
+    load = Work()
     async with AsyncExitStack() as stack:
         site = await stack.enter_async_context(Site(folder, *fault.options))
         if fault.name == "failover":
@@ -266,7 +286,7 @@ async def _asked_again(relays: list[RelayProcess], since: float) -> float:
     return -1.0
 
 
-def _judge(row: Row, crowd: Crowd, load: Load, began: float, broke: float, mended: float) -> None:
+def _judge(row: Row, crowd: Crowd, load: Work, began: float, broke: float, mended: float) -> None:
     seen = crowd.seen
     row.calls = len(seen)
     row.statuses = dict(Counter(f"{status} {code}".strip() for _, _, _, status, code in seen))
@@ -282,7 +302,7 @@ def _judge(row: Row, crowd: Crowd, load: Load, began: float, broke: float, mende
     row.over = {
         "rate": max(0, admitted["rate"] - int(RPM * (1 + took / 60))),
         "budget": max(0, admitted["budget"] - BUDGET),
-        "permits": max(0, load.most_of("permits") - PERMITS),
+        "permits": max(0, load.most["permits"] - PERMITS),
     }
     before = [took for _, at, took, _, _ in seen if at < broke - 0.1]
     during = [took for _, at, took, _, _ in seen if broke - 0.1 <= at < mended]
