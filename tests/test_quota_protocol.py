@@ -5,6 +5,7 @@ Frames and answers are lost, come twice and come late; relays die; the server fo
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from relay.errors import BudgetSpent, RateLimited, StoreUnavailable
 from tests.quota_rig import WALL, Limits
 from tests.redis_rig import Call, RedisServer, Relays, Server
 
+EXAMPLES = int(os.environ.get("RELAY_TEST_EXAMPLES", "60"))
 RPM, TPM, BUDGET, PERMITS, TEAM = 12, 2_000, 2_500, 4, 4_000
 LEASE_MS = 16_000
 

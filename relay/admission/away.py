@@ -23,8 +23,8 @@ from relay.admission.windows import (
 )
 from relay.errors import StoreUnavailable
 
-Taken = list[tuple[Machine, int]]
-"""The parts that a call took from, and their stamps."""
+Taken = list[tuple[Machine, int, int]]
+"""The parts that a call took from, their stamps and units."""
 
 
 class Parts:
@@ -54,6 +54,7 @@ class Parts:
         lacking = False
         for (stake, unit), (owner, name, machine, _) in zip(stakes, named, strict=True):
             stake.roll(wall, now)
+            stake.catch_up(tick)
             if machine.shadow:
                 continue
             is_open = self._budgets_open if limit_of(name) in BUDGETS else self._rates_open
@@ -68,7 +69,7 @@ class Parts:
             found.append((owner, name, part, unit))
         if lacking:
             refuse(found, model, amounts, tick, wall)
-        return [(part, part.take(amounts[unit])) for _, _, part, unit in found]
+        return [(part, part.take(amounts[unit]), unit) for _, _, part, unit in found]
 
     def rates(self, tick: int) -> Iterable[tuple[Stake, int]]:
         """What is still in use of every rate's part, in its unit."""

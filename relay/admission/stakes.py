@@ -80,6 +80,7 @@ class Stake:
     __slots__ = (
         "batch",
         "dirty",
+        "drift",
         "ends",
         "floor",
         "forced",
@@ -136,7 +137,9 @@ class Stake:
         self.spent = 0
         """Of a budget, as last told."""
         self.unheard = 0
-        """Settled since, for an authority that has lost its past."""
+        """Used since, for an authority that has lost its past."""
+        self.drift = 0
+        """Used since, and not in the copy yet."""
         self.recent = 0
         """Used in this second,"""
         self.pace = 0.0
@@ -169,11 +172,14 @@ class Stake:
     def take(self, amount: int) -> int:
         """Takes of what is free, after `fits`; the stamp goes back with `settle`, with the batch of the time."""
         self.free -= amount
-        self._use(amount)
-        self._copy(amount)
+        self.recent += amount
+        self.drift += amount
+        if not self.used:
+            self._watch()
         if self.kind <= REFUNDED:
             self.settled += amount
             self.returned += amount
+            self.unheard += amount
             return 0
         self.reserved += amount
         return self.ends
@@ -187,10 +193,11 @@ class Stake:
     def force(self, amount: int, wall: float) -> int:
         """Takes what nobody has granted: the authority will have to live with it."""
         self._use(amount)
-        self._copy(amount)
+        self.drift += amount
         self.forced += amount
         self.mark()
         if self.kind <= REFUNDED:
+            self.unheard += amount
             return 0
         self.reserved += amount
         return self.ends
@@ -200,7 +207,8 @@ class Stake:
         if self.kind <= REFUNDED:
             if actual > amount and self.kind == REFUNDED:
                 self.forced += actual - amount
-                self._copy(actual - amount)
+                self.unheard += actual - amount
+                self.drift += actual - amount
                 if not self.keeps:
                     self.mark()
             return
@@ -209,7 +217,7 @@ class Stake:
         if self.kind == PERMITS:
             actual = 0
         self.reserved -= amount
-        self._copy(actual - amount)
+        self.drift += actual - amount
         self.settled += actual
         self.unheard += actual
         back = amount
@@ -228,8 +236,9 @@ class Stake:
         elif not batch.sent:
             self.settled -= amount
             self.returned -= amount
+            self.unheard -= amount
             self.free += amount
-            self._copy(-amount)
+            self.drift -= amount
             if not self.keeps:
                 self.give_up()
         elif batch.stamp:
@@ -240,7 +249,7 @@ class Stake:
     def _give_back(self, number: int, amount: int) -> None:
         self.refunds.append(number)
         self.refunds.append(amount)
-        self._copy(-amount)
+        self.drift -= amount
         if not self.keeps:
             self.mark()
 
@@ -278,7 +287,8 @@ class Stake:
                 self._begin(stamp)
             self.until = sent + level[4] / 1000
         if delta is not None:
-            self.unheard = max(0, self.unheard - delta[1])
+            rate = self.kind <= REFUNDED
+            self.unheard = max(0, self.unheard - delta[1] - (delta[3] if rate else 0))
         if batch is not None:
             batch.stamp = stamp
             if batch.pending:
@@ -296,6 +306,7 @@ class Stake:
             self.free += self.forced - self.reserved
         if self.free < 0:
             self.free = 0
+        self.drift = 0
         others = leased - self.free - self.returned + self.settled + self.forced
         if kind <= REFUNDED:
             if self.limit == machine.limit:
@@ -314,6 +325,12 @@ class Stake:
             self._watch()
         self.floor = min(self._target() // 4, self.free // 2)
 
+    def moderate(self, used: int) -> None:
+        """Of what was taken of a rate without a lease only so much is still in use."""
+        gone = max(0, self.forced - used)
+        self.forced -= gone
+        self.unheard = max(0, self.unheard - gone)
+
     def roll(self, wall: float, now: float) -> None:
         """The period is over by this process's own clock, and there is nobody to say so."""
         if self.kind >= DAY and now >= self.until:
@@ -323,6 +340,7 @@ class Stake:
                 self.spent = 0
                 self.until = now + (ends - wall)
                 self.machine.follow((ends, 0))
+                self.drift = 0
 
     def _begin(self, ends: int) -> None:
         self.ends = ends
@@ -337,10 +355,12 @@ class Stake:
 
     def known(self, tick: int) -> list[int]:
         """What an authority that has lost its past must know of it."""
+        self.catch_up(tick)
         machine = self.machine
         if self.kind <= REFUNDED:
-            level = machine.level()
-            return [max(0, level[1] - tick * machine.limit)] if level[0] == machine.limit else []
+            limit, full_at = machine.level()
+            used = max(0, full_at - tick * limit - self.unheard * MINUTE)
+            return [used, self.unheard] if limit == machine.limit else []
         if self.kind == PERMITS or not self.ends:
             return []
         return [self.ends, self.spent, self.unheard]
@@ -367,10 +387,12 @@ class Stake:
     def _target(self) -> int:
         return self.reserved // 2 if self.kind == PERMITS else int(self.pace * HORIZON)
 
-    def _copy(self, amount: int) -> None:
+    def catch_up(self, tick: int) -> None:
         """The copy counts what the authority will soon know."""
+        amount, self.drift = self.drift, 0
         machine = self.machine
         if self.kind <= REFUNDED:
+            machine.lacks(0, tick, 0.0)
             machine.shift(0, amount)
         elif self.kind == PERMITS:
             machine.take(amount)

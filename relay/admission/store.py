@@ -10,7 +10,7 @@ brings the answer, or says that the store is `lost`. Rules that hold inside:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 from typing import Final
 
@@ -34,6 +34,8 @@ RECALL: Final = 0.05
 """Seconds that others have to give back what they do not use."""
 ASK_AGAIN: Final = 0.01
 """Seconds until a call that waits for that asks again."""
+
+_NOTHING: Final[list[int]] = []
 
 HELD: Final = 2
 PARKED: Final = 3
@@ -78,52 +80,31 @@ class Ahead(Question):
 class StoreLease(Lease):
     """A lease that the store has granted, or will; not `open` until then."""
 
-    __slots__ = (
-        "applicant",
-        "asked",
-        "batches",
-        "draw",
-        "due",
-        "era",
-        "gate",
-        "model",
-        "parts",
-        "taken",
-        "waiting",
-    )
+    __slots__ = ("asking", "batches", "draw", "era", "gate", "parts", "taken")
 
-    def __init__(
-        self,
-        gate: StoreGate,
-        draw: Draw,
-        model: str,
-        amounts: tuple[int, int, int, int],
-        applicant: Applicant | None,
-    ) -> None:
-        super().__init__(gate, (), amounts, [])
+    def __init__(self, gate: StoreGate, draw: Draw, amounts: tuple[int, int, int, int]) -> None:
+        super().__init__(gate, (), amounts, _NOTHING)
         self.open = False
         self.gate = gate
         self.draw = draw
-        self.model = model
-        self.applicant = applicant
-        self.waiting = False
-        self.taken: list[int] = []
+        self.asking: Asking | None = None
+        """It waits for an answer."""
+        self.taken: list[int] = _NOTHING
         """The stamps of its stakes."""
-        self.batches: list[Batch] = []
+        self.batches: list[Batch] | None = None
         """Of the stakes that refund, where it was admitted here."""
         self.era = 0
         """Of the numbers of its takes."""
-        self.parts: Taken = []
+        self.parts: Taken | None = None
         """Where it was admitted while the store was away."""
-        self.asked = inf
-        """When others were first called to give back, seconds, and when to ask again."""
-        self.due = 0.0
 
     def settle(self, now: float, tokens: int, cost: int) -> None:
-        if self.waiting:
-            self.gate.withdraw(self)
+        if self.asking is not None:
+            self.asking = None
+            self.gate.inflight -= 1
         elif self.open:
             self.open = False
+            self.gate.inflight -= 1
             self.gate.close(self, now, max(tokens, 0), max(cost, 0))
 
     def forfeit(self, now: float) -> None:
@@ -135,13 +116,23 @@ class StoreLease(Lease):
 
 
 class Asking(Question):
-    """The question of a call."""
+    """The question of a call. If it has gone when its grant comes, that is given back."""
 
-    __slots__ = ("lease", "now")
+    __slots__ = ("applicant", "asked", "due", "lease", "model", "now")
 
-    def __init__(self, lease: StoreLease) -> None:
+    def __init__(self, lease: StoreLease, model: str, applicant: Applicant) -> None:
         self.lease = lease
+        self.model = model
+        self.applicant = applicant
+        self.asked = inf
+        """When others were first called to give back, seconds,"""
+        self.due = 0.0
+        """and when to ask again."""
         self.now = 0.0
+
+    @property
+    def waits(self) -> bool:
+        return self.lease.asking is self
 
     def stakes(self) -> Iterable[tuple[Stake, int]]:
         lease = self.lease
@@ -152,7 +143,7 @@ class Asking(Question):
         return self.lease.draw.sliced
 
     def waited(self) -> bool:
-        return self.now >= self.lease.asked + RECALL
+        return self.now >= self.asked + RECALL
 
 
 class StoreGate(Gate):
@@ -214,7 +205,7 @@ class StoreGate(Gate):
         tick = self._tick = max(self._tick, int(now * 1000.0 + 0.5))
         self._wall = wall
         amounts = need.amounts
-        lease = StoreLease(self, draw, model, amounts, applicant)
+        lease = StoreLease(self, draw, amounts)
         if draw.sliced and self._has(draw, amounts, tick / 1000):
             self.inflight += 1
             self._admit(lease)
@@ -223,13 +214,13 @@ class StoreGate(Gate):
             if amounts[unit] > machine.limit and not machine.shadow:
                 refuse(purse.named(), model, amounts, tick, wall)
         if self.away:
-            self._decide(lease, wall)
+            self._decide(lease, model, wall)
             self.inflight += 1
             return lease
         assert applicant is not None, "the answer comes later"
-        lease.waiting = True
+        lease.asking = asking = Asking(lease, model, applicant)
         self.inflight += 1
-        self._queue.append(Asking(lease))
+        self._queue.append(asking)
         self.wake()
         return lease
 
@@ -254,10 +245,12 @@ class StoreGate(Gate):
     def _admit(self, lease: StoreLease) -> None:
         draw, amounts = lease.draw, lease.amounts
         low = False
+        lease.taken = taken = []
         for stake, unit in draw.entries:
-            amount = amounts[unit]
-            lease.taken.append(stake.take(amount))
+            taken.append(stake.take(amounts[unit]))
             if stake.kind == REFUNDED:
+                if lease.batches is None:
+                    lease.batches = []
                 lease.batches.append(stake.batch)
             if stake.free < stake.floor:
                 low = True
@@ -268,50 +261,64 @@ class StoreGate(Gate):
             self._queue.append(Ahead(draw))
             self.wake()
 
-    def _decide(self, lease: StoreLease, wall: float) -> None:
+    def _decide(self, lease: StoreLease, model: str, wall: float) -> None:
         """Without an authority: opens the lease, or raises."""
         parts = self._parts
         if parts is None:
             processes = max(self.processes, self.letters.holders)
             parts = self._parts = Parts(self.rates_open, self.budgets_open, processes)
         draw, amounts = lease.draw, lease.amounts
-        lease.parts = parts.take(
-            draw.entries, draw.purse.named(), lease.model, amounts, self._tick, wall
-        )
+        lease.parts = parts.take(draw.entries, draw.purse.named(), model, amounts, self._tick, wall)
         lease.taken = [stake.force(amounts[unit], wall) for stake, unit in draw.entries]
         lease.era = -1
         lease.open = True
 
-    def withdraw(self, lease: StoreLease) -> None:
-        """Nobody waits any more: if it is granted yet, it is given back then."""
-        lease.waiting = False
-        self.inflight -= 1
-
     def close(self, lease: StoreLease, now: float, tokens: int, cost: int) -> None:
-        self.inflight -= 1
-        self._settle(lease, now, tokens, cost)
-
-    def _settle(self, lease: StoreLease, now: float, tokens: int, cost: int) -> None:
-        tick = self._tick = max(self._tick, tick_of(now))
+        """What a call took becomes what it used."""
+        tick = int(now * 1000.0 + 0.5)
+        if tick > self._tick:
+            self._tick = tick
         amounts, actual = lease.amounts, (1, tokens, tokens, cost)
-        batches = iter(lease.batches)
+        batches = lease.batches
+        place = 0
         dirty = False
         for (stake, unit), stamp in zip(lease.draw.entries, lease.taken, strict=True):
             amount, used = amounts[unit], actual[unit]
             if stamp != NOT_TAKEN:
                 stake.settle(stamp, amount, used)
             if stake.kind == REFUNDED:
-                batch = next(batches, None)
                 if used < amount and lease.era == self.letters.era:
+                    batch = None if batches is None else batches[place]
                     stake.refund(stamp, batch, amount - used)
-            dirty = dirty or stake.dirty
-        units = [
-            unit for stake, unit in lease.draw.entries if lease.parts and not stake.machine.shadow
-        ]
-        for (part, stamp), unit in zip(lease.parts, units, strict=True):
-            part.settle(stamp, amounts[unit], actual[unit], tick)
+                place += 1
+            if stake.dirty:
+                dirty = True
+        if lease.parts is not None:
+            for part, stamp, unit in lease.parts:
+                part.settle(stamp, amounts[unit], actual[unit], self._tick)
         if dirty:
             self.wake()
+
+    def headers(self, principal: Principal, now: float, model: str | None = None) -> bytes:
+        purse = self.purse(principal)
+        if model is not None:
+            purse = purse.of(model)
+        draw = self._draws.get(purse)
+        if draw is not None:
+            tick = tick_of(now)
+            for stake, _ in draw.entries:
+                if stake.drift and stake.kind <= REFUNDED:
+                    stake.catch_up(tick)
+        return super().headers(principal, now, model)
+
+    def iter_ratios(
+        self, now: float, wall: float | None = None
+    ) -> Iterator[tuple[str, str, float]]:
+        tick = tick_of(now)
+        for stake in self.letters.lists.used:
+            if stake.drift:
+                stake.catch_up(tick)
+        return super().iter_ratios(now, wall)
 
     def reload(self, principals: Principals, groups: Mapping[str, GroupLike]) -> dict[str, Purse]:
         self._draws = {}
@@ -326,12 +333,12 @@ class StoreGate(Gate):
             self._queue
             or letters.flight is not None
             or letters.has_more
-            or (self._parked and self._parked[0].lease.due <= now)
+            or (self._parked and self._parked[0].due <= now)
         )
 
     def due(self) -> float:
         """When the first call that waits for others asks again, seconds."""
-        return self._parked[0].lease.due if self._parked else inf
+        return self._parked[0].due if self._parked else inf
 
     def frame(self, now: float, mark: str, report: bool = False) -> Frame:
         """What is to be said: once a second with what is in use, to be told its levels. `mark`: which server it is."""
@@ -339,7 +346,7 @@ class StoreGate(Gate):
         letters = self.letters
         if letters.flight is not None:
             return letters.write(now, mark, [], ())
-        while self._parked and self._parked[0].lease.due <= now:
+        while self._parked and self._parked[0].due <= now:
             self._queue.append(self._parked.pop(0))
         questions = self._questions(now)
         used: list[Stake] = []
@@ -357,7 +364,7 @@ class StoreGate(Gate):
                 self._queue = self._queue[place:]
                 return asked
             if isinstance(question, Asking):
-                if not question.lease.waiting:
+                if not question.waits:
                     continue
                 question.now = now
                 for stake, _ in question.stakes():
@@ -417,23 +424,22 @@ class StoreGate(Gate):
         lease = question.lease
         if isinstance(said, list):
             self._count(lease)
-            if lease.waiting:
-                lease.waiting = False
+            if question.waits:
+                lease.asking = None
                 lease.open = True
-                self._applicant(lease).admitted()
+                question.applicant.admitted()
             else:
-                self._settle(lease, now, 0, 0)
+                self.close(lease, now, 0, 0)
+        elif not question.waits:
             return
-        if not lease.waiting:
-            return
-        if said == PARKED:
-            lease.asked = min(lease.asked, now)
-            lease.due = now + ASK_AGAIN
+        elif said == PARKED:
+            question.asked = min(question.asked, now)
+            question.due = now + ASK_AGAIN
             self._parked.append(question)
         elif said == HELD:
-            self._resolve(lease, wall)
+            self._resolve(question, wall)
         else:
-            self._refuse(lease, _refusal(lease, tick))
+            self._refuse(question, _refusal(question, tick))
 
     def _count(self, lease: StoreLease) -> None:
         """Stamps are the periods' from here on; what only counts, and would have refused, is counted."""
@@ -444,25 +450,21 @@ class StoreGate(Gate):
             if stake.kind >= PERMITS:
                 lease.taken[place] = stake.ends
 
-    def _resolve(self, lease: StoreLease, wall: float) -> None:
+    def _resolve(self, question: Asking, wall: float) -> None:
         """Answers a call that waits, without the authority."""
+        lease = question.lease
         try:
-            self._decide(lease, wall)
+            self._decide(lease, question.model, wall)
         except RelayError as error:
-            self._refuse(lease, error)
+            self._refuse(question, error)
             return
-        lease.waiting = False
-        self._applicant(lease).admitted()
+        lease.asking = None
+        question.applicant.admitted()
 
-    def _refuse(self, lease: StoreLease, error: RelayError) -> None:
-        lease.waiting = False
+    def _refuse(self, question: Asking, error: RelayError) -> None:
+        question.lease.asking = None
         self.inflight -= 1
-        self._applicant(lease).refused(error)
-
-    def _applicant(self, lease: StoreLease) -> Applicant:
-        applicant, lease.applicant = lease.applicant, None
-        assert applicant is not None, "it waits"
-        return applicant
+        question.applicant.refused(error)
 
     def lost(self, now: float, wall: float) -> None:
         """The store is away: whoever waits is answered without it."""
@@ -473,14 +475,14 @@ class StoreGate(Gate):
         for question in waiting:
             if isinstance(question, Ahead):
                 question.draw.asking = False
-            elif isinstance(question, Asking) and question.lease.waiting:
-                self._resolve(question.lease, wall)
+            elif isinstance(question, Asking) and question.waits:
+                self._resolve(question, wall)
 
     def back(self, now: float) -> None:
         """The store is about to be asked again: of what was taken of rates only what is in use counts."""
         if self._parts is not None:
             for stake, used in self._parts.rates(tick_of(now)):
-                stake.forced = min(stake.forced, used)
+                stake.moderate(used)
 
     def recalled(self, owner: str, name: str, recall: int) -> None:
         """Somebody is short of it: what is free goes back, and nothing is kept until the authority gives more again."""
@@ -498,15 +500,16 @@ class StoreGate(Gate):
         lists.used = [stake for stake in lists.used if stake.beat(second)]
 
 
-def _refusal(lease: StoreLease, tick: int) -> RelayError:
+def _refusal(question: Asking, tick: int) -> RelayError:
     """The authority has refused: the copies of its machines say by which limit."""
+    lease = question.lease
     named = list(lease.draw.purse.named())
     amounts = lease.amounts
     if not any(m.lacks(amounts[unit], tick, 0.0) and not m.shadow for _, _, m, unit in named):
         # A clock that was set, or a limit that a reload has changed meanwhile.
         return StoreUnavailable()
     try:
-        refuse(named, lease.model, amounts, tick, 0.0)
+        refuse(named, question.model, amounts, tick, 0.0)
     except RelayError as error:
         return error
 

@@ -90,6 +90,7 @@ local function used_now(m)
   local gained = (now - m.t) * m.l
   m.t = now
   m.u = m.u > gained and m.u - gained or 0
+  if m.f then m.f = m.f > gained and m.f - gained or 0 end
 end
 
 -- A machine's table: s leased, r leases by holder, k holders that were given more than they needed, x the recall
@@ -109,6 +110,7 @@ local function machine(owner, name, kind, limit)
   end
   if kind <= REFUNDED then
     used_now(m)
+    if hold <= 0 then m.f = nil end
     if m.l ~= limit then
       local left = m.l * PART - m.u
       m.u = limit * PART - math.min(left, limit * PART)
@@ -424,7 +426,10 @@ if fresh then
     local m, known_level, delta, recalled = machines[place], e[6], e[7], e[8]
     if #known_level > 0 then
       if e[3] <= REFUNDED then
-        m.u = math.max(m.u, known_level[1])
+        -- (parts in use as told, taken since): the past is the most that anybody knows, what came since adds up.
+        local past = m.f or m.u
+        m.f = math.max(past, known_level[1])
+        m.u = m.u + m.f - past + known_level[2] * PART
       elseif known_level[1] >= (m.e or 0) then
         -- (end of the period, spent, settled since)
         if known_level[1] > m.e then m.e, m.p, m.s, m.r, m.d, m.k = known_level[1], 0, 0, {}, {}, {} end
@@ -442,6 +447,8 @@ if fresh then
   end
 end
 holders = redis.call('ZCARD', HOLDERS)
+-- Who has not come back yet is not forgotten by those who tell the next server how many there were.
+if hold > 0 then holders = math.max(holders, expect) end
 if fresh then
   for place, ask in ipairs(asks) do results[place] = answer(machines, ask) end
 end
