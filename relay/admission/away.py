@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from relay.admission.kinds import PERMITS, RATE, REFUNDED
 from relay.admission.memory import BUDGETS, limit_of
 from relay.admission.refusals import Named, refuse
-from relay.admission.stakes import PERMITS, RATE, REFUNDED, Stake
+from relay.admission.stakes import Stake
 from relay.admission.windows import (
     Machine,
     Period,

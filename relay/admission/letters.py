@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from relay.admission.stakes import PERMITS, Delta, Lists, Stake, Told
+from relay.admission.kinds import PERMITS, Delta, Told
+from relay.admission.stakes import Lists, Stake
 from relay.admission.windows import Machine, tick_of
 
 FINE: Final = 0

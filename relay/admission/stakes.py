@@ -12,26 +12,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from relay.admission.memory import limit_of
-from relay.admission.windows import (
-    MINUTE,
-    Machine,
-    Permits,
-    RefundingBucket,
-    TokenBucket,
-    end_of_day,
-    end_of_month,
-)
-
-RATE: Final = 0
-REFUNDED: Final = 1
-PERMITS: Final = 2
-DAY: Final = 3
-MONTH: Final = 4
-"""Kinds of limits, as the script names them."""
-
-LARGEST: Final = 9 * 10**15
-"""Of all that is counted there: Lua's numbers are exact below 2^53. A larger limit is this one."""
+from relay.admission.kinds import DAY, LARGEST, PERMITS, REFUNDED, Delta, Told, kind_of
+from relay.admission.windows import MINUTE, Machine, end_of_day, end_of_month
 
 HORIZON: Final = 10.0
 """Seconds of its use that a process wants to have in hand."""
@@ -41,13 +23,6 @@ IDLE: Final = 3
 """Seconds without use after which nothing is kept,"""
 FORGOTTEN: Final = 13
 """and after which its level is not asked for any more: what others kept has come back by then."""
-
-Told = tuple[int, int, int, int, int, int, int]
-"""What the authority tells of a limit: used (parts of a rate, spent of a budget), leased by all, leased by this
-process, the number of its take or the end of the period, ms until that, the recall under way, whether more is leased
-than calls needed."""
-Delta = tuple[int, int, int, int, list[int]]
-"""Period, settled, given back of the lease, taken without one, refunds: the numbers of their takes and how much."""
 
 
 class Lists:
@@ -110,7 +85,7 @@ class Stake:
         self.owner = owner
         self.name = name
         self.machine = machine
-        self.kind = _kind_of(machine, name)
+        self.kind = kind_of(machine, name)
         self.free = 0
         """Leased, and nobody's."""
         self.floor = 0
@@ -399,13 +374,3 @@ class Stake:
         else:
             ends, used = machine.level()
             machine.follow((ends, used + amount))
-
-
-def _kind_of(machine: Machine, name: str) -> int:
-    if isinstance(machine, RefundingBucket):
-        return REFUNDED
-    if isinstance(machine, TokenBucket):
-        return RATE
-    if isinstance(machine, Permits):
-        return PERMITS
-    return MONTH if limit_of(name).endswith("month") else DAY
