@@ -20,7 +20,7 @@ COMPILED = (
         "opening",
         "passage",
         "proxy",
-        "reading_on",
+        "leaving",
         "resumable",
     ),
     *("resume", "routes"),
@@ -30,6 +30,7 @@ COMPILED = (
     *("admission/windows", "admission/authority", "admission/refusals", "admission/remote"),
     *("admission/asking", "admission/away", "admission/kinds", "admission/letters"),
     *("admission/stakes", "admission/store"),
+    *("admission/budgets", "admission/period"),
     *("upstream/account", "upstream/attempt", "upstream/balance", "upstream/breaker"),
     *(
         "upstream/budget",

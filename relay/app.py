@@ -26,6 +26,7 @@ from relay.admission.gate import Gate
 from relay.call import RequestIds
 from relay.config.model import Config
 from relay.equipment import Demo, Memory
+from relay.following import Following, Still
 from relay.front import Front
 from relay.health import BEAT, Health
 from relay.listener import doors, listeners
@@ -37,10 +38,13 @@ from relay.observe.sources import Seen
 from relay.overload import Overload
 from relay.port import Patience, Port
 from relay.proxy import Proxy
-from relay.quota.start import away, follow_policy, store_gate, store_link
+from relay.quota.start import away, follow_policy, gate_of, store_link
 from relay.reception import Reception
 from relay.records import Batch
+from relay.revoking import Revoking
 from relay.snapshot import Snapshot
+from relay.state.keeper import Keeper
+from relay.state.ledger import Ledger
 from relay.timers import TICK, Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.connections import connections_of
@@ -73,6 +77,7 @@ class Relay:
         human: bool,
         demo_key: str | None = None,
         workers: int = 1,
+        watches: bool = False,
     ) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._human = human
@@ -82,9 +87,8 @@ class Relay:
         self._access_log = access_log
         self._stopping = asyncio.Event()
         self._stop_now = asyncio.Event()
-        self._reload: asyncio.Task[None] | None = None
-        self._reload_again = False
         self._pace = reload.Pace()
+        self._following = Following(self, self._pace, watches=watches)
         self._wheel = Wheel(loop)
         self._dialer = Dialer(loop)
         self._probes = Probes(loop)
@@ -94,8 +98,10 @@ class Relay:
         self._snapshot = Snapshot(config, self._memory)
         self._gate = self._make_gate(self._snapshot)
         self._store = store_link(config, self._gate)
+        self._keeper = Keeper.of(loop, config, self._gate)
         self._metrics = Metrics()
-        self._batch = Batch(loop, [self._metrics.observe, access_log.observe])
+        self._ledger = Ledger.of(loop, config)
+        self._batch = Batch(loop, [self._metrics.observe, access_log.observe, self._ledger.observe])
         self._proxy = Proxy(
             self._gate, Tools(self._dialer, self._wheel), self._batch.add, process.log_bug
         )
@@ -106,11 +112,13 @@ class Relay:
         )
         ids, overload = RequestIds(token_hex(6)), Overload(process.file_limit())
         self._port = Port(self._reception, self._wheel, ids, _patience(config), overload)
+        self._revoking = Revoking(loop, self._proxy, self._port)
         self._seen = Seen(
-            self._proxy, self._gate, self._memory, access_log, self._live, log_dropped
+            *(self._proxy, self._gate, self._memory, access_log, self._ledger),
+            *(lambda: self._snapshot, log_dropped, self._keeper),
         )
         self._metrics.sources = self._seen
-        self._guard = admin.Guard(_token(config))
+        self._guard = admin.Guard(config.admin.secret)
         self._watch = Watch(self._port, self._metrics.observe_lag)
         self._wheel.on_lag = self._watch.lagged
         self._health.overloaded = self._watch.is_unready
@@ -118,21 +126,21 @@ class Relay:
         self._admin_runner: web.AppRunner | None = None
         self._beat: asyncio.TimerHandle | None = None
 
-    def _live(self) -> Snapshot:
-        return self._snapshot
+    @property
+    def config(self) -> Config:
+        return self._config
 
     def _make_directory(self) -> Directory:
         return Directory(listener=log_state)
 
     def _make_gate(self, snapshot: Snapshot) -> Gate:
-        principals, config = snapshot.principals, snapshot.config
-        shared = store_gate(config, principals, self._memory.workers)
-        return shared or Gate(principals, config.groups)
+        return gate_of(snapshot.config, snapshot.principals, self._memory.workers)
 
     # -- the life of the process --
 
     async def run(self) -> None:
         """Serves until it is told to stop. Raises OSError when a port cannot be had."""
+        self._keeper.start()
         await self._demo_server.start()
         self._demo = Demo(self._demo_server.port, self._demo_server.credential, self._demo_key)
         self._apply(Snapshot(self._config, self._memory, self._demo))
@@ -146,7 +154,7 @@ class Relay:
             await self._close()
 
     async def _listen(self) -> None:
-        await self._start_store()
+        await self._store.start()
         await self._front_runner.setup()
         address = self._config.server.listen
         await self._open(listeners(address.host, address.port, BACKLOG))
@@ -154,10 +162,6 @@ class Relay:
         self._health.phase = "ready"
         self._announce()
         process.settle_memory()
-
-    async def _start_store(self) -> None:
-        if self._store is not None:
-            await self._store.start()
 
     async def _open(self, listeners: Iterable[socket]) -> None:
         for listener in listeners:
@@ -179,7 +183,8 @@ class Relay:
     def _watch_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._stop)
-        self._loop.add_signal_handler(signal.SIGHUP, self._reload_asked)
+        self._loop.add_signal_handler(signal.SIGHUP, self._following.ask)
+        self._following.start()
 
     def _stop(self) -> None:
         if self._stopping.is_set():
@@ -236,19 +241,19 @@ class Relay:
     async def _close(self) -> None:
         if self._beat is not None:
             self._beat.cancel()
-        if self._reload is not None:
-            self._pace.hurry()
-            await self._reload
+        self._pace.hurry()
+        await self._following.close()
         await self._front_runner.cleanup()
         if self._admin_runner is not None:
             await self._admin_runner.cleanup()
         self._batch.flush()
-        if self._store is not None:
-            await self._store.close()
+        await self._store.close()
         await self._probes.close()
         await self._dialer.close()
         await self._demo_server.close()
         self._wheel.close()
+        self._keeper.close()
+        self._ledger.close()
         self._access_log.close(LOG_WAIT)
 
     def _tick(self) -> None:
@@ -274,11 +279,14 @@ class Relay:
         purses = self._gate.reload(snapshot.principals, config.groups)
         follow_policy(config, self._gate)
         self._catch_up()
+        self._revoking.follow(old, snapshot, time())
+        self._keeper.policy = config.on_store_failure.budgets
         self._port.patience = _patience(config)
         self._watch.configure(config.server)
         self._port.memo.clear()
-        self._guard.change(_token(config))
+        self._guard.change(config.admin.secret)
         self._access_log.format = config.observability.access_log
+        self._ledger.retention = config.state.retention
         self._metrics.configure(
             list(snapshot.routes),
             list(config.upstreams),
@@ -299,46 +307,31 @@ class Relay:
         if self._gate.catch_up():
             self._loop.call_later(TICK, self._catch_up)
 
-    def _reload_asked(self) -> None:
-        if self._reload is None:
-            self._reload = asyncio.create_task(self._reload_now())
-        else:
-            # The file may have changed after it was read: once more when this one is done.
-            self._reload_again = True
-
-    async def _reload_now(self) -> None:
-        """Reads the file anew in a thread; swaps when all of it is good, keeps the old one when not."""
+    async def read_anew(self, still: Still) -> list[str]:
+        """Reads the files anew in a thread; swaps when all of it is good, keeps the old one when not."""
+        made = await asyncio.to_thread(
+            reload.prepare, self._config, os.environ, self._pace, None, still
+        )
+        if isinstance(made, list):
+            return made
+        config = made.config
+        faults: list[str] = []
+        over: Callable[[reload.Breathe], None]
         try:
-            made = await asyncio.to_thread(reload.prepare, self._config, os.environ, self._pace)
-            over = self._swap(made)
-            del made
-            if over is not None:
-                await asyncio.to_thread(over, self._pace)
-        finally:
-            self._reload = None
-            if self._reload_again and not self._stopping.is_set():
-                self._reload_again = False
-                self._reload_asked()
+            snapshot = Snapshot(config, self._memory, self._demo, made.principals)
+        except (OSError, ValueError) as error:
+            faults = [f"{config.path.name}: {type(error).__name__}"]
+            over = partial(reload.let_go, made.principals, config.filed, {})
+        else:
+            over = self._apply(snapshot)
+            digest, notices = config.digest[:12], list(config.notices)
+            log.info("reloaded", digest=digest, notices=notices, **made.difference)
+        del made
+        await asyncio.to_thread(over, self._pace)
+        return faults
 
-    def _swap(self, made: reload.Prepared | list[str]) -> Callable[[reload.Breathe], None] | None:
-        """Takes what was made if it is good. Returns how to let go of what is not needed any more."""
-        faults = made if isinstance(made, list) else []
-        over: Callable[[reload.Breathe], None] | None = None
-        if not isinstance(made, list):
-            config = made.config
-            try:
-                snapshot = Snapshot(config, self._memory, self._demo, made.principals)
-            except (OSError, ValueError) as error:
-                faults = [f"{config.path.name}: {type(error).__name__}"]
-                over = partial(reload.let_go, made.principals, config.filed, {})
-            else:
-                over = self._apply(snapshot)
-                digest, notices = config.digest[:12], list(config.notices)
-                log.info("reloaded", digest=digest, notices=notices, **made.difference)
-        if faults:
-            self._metrics.reloaded(successful=False, wall=time())
-            log.error("reload_failed", faults=faults)
-        return over
+    def reload_failed(self) -> None:
+        self._metrics.reloaded(successful=False, wall=time())
 
     # -- what is shown --
 
@@ -350,7 +343,7 @@ class Relay:
             for name, route in self._snapshot.routes.items()
             if route.static is None and not route.pool.usable(now, ())
         ]
-        return [*models, *away(self._gate), *self._watch.limps()]
+        return [*models, *self._keeper.degraded(), *away(self._gate), *self._watch.limps()]
 
 
 def new_demo_key() -> str:
@@ -360,10 +353,6 @@ def new_demo_key() -> str:
 def _patience(config: Config) -> Patience:
     timeouts = config.server.timeouts
     return Patience(timeouts.header, timeouts.body, timeouts.keep_alive)
-
-
-def _token(config: Config) -> str | None:
-    return None if config.admin.token is None else config.admin.token.get_secret_value()
 
 
 def _bound(runner: web.BaseRunner | None) -> str:
@@ -376,13 +365,13 @@ def log_state(endpoint: Endpoint, state: str, reason: str) -> None:
     log.warning("upstream_state", upstream=endpoint.label, state=state, reason=reason)
 
 
-def serve(config: Config, *, human: bool | None) -> int:
+def serve(config: Config, *, human: bool | None, watches: bool) -> int:
     """Runs a relay of one process until it is told to stop. Returns the exit code."""
     streams = logs.setup(human=human)
     access_log = AccessLog(LineWriter(1), config.observability.access_log)
     failed: str | None = None
     try:
-        uvloop.run(_run(config, access_log, lambda: streams.dropped, human))
+        uvloop.run(_run(config, access_log, lambda: streams.dropped, human, watches))
     except OSError as error:
         failed = f"relay: {error.strerror or error}"
     finally:
@@ -394,11 +383,16 @@ def serve(config: Config, *, human: bool | None) -> int:
 
 
 async def _run(
-    config: Config, access_log: AccessLog, log_dropped: Callable[[], int], human: bool | None
+    config: Config,
+    access_log: AccessLog,
+    log_dropped: Callable[[], int],
+    human: bool | None,
+    watches: bool,
 ) -> None:
     process.warn_of_the_interpreter()
     process.raise_file_limit()
     for notice in config.notices:
         log.warning("notice", notice=notice)
-    relay = Relay(config, access_log, log_dropped, human=os.isatty(2) if human is None else human)
+    human = os.isatty(2) if human is None else human
+    relay = Relay(config, access_log, log_dropped, human=human, watches=watches)
     await relay.run()

@@ -12,6 +12,7 @@ from time import monotonic
 from relay.admission.gate import Applicant, Gate, Lease
 from relay.call import Call
 from relay.chatbody import ChatBody
+from relay.errors import ModelNotPriced
 from relay.routes import Route
 from relay.snapshot import NO_NEED, Snapshot
 from relay.usage import Usage
@@ -20,7 +21,7 @@ from relay.usage import Usage
 class Bill:
     """The account of one call. Dies settled."""
 
-    __slots__ = ("_bound", "_call", "_lease", "_memory", "caps_output", "waits")
+    __slots__ = ("_bound", "_call", "_lease", "_memory", "caps_output", "limits_money", "waits")
 
     def __init__(
         self,
@@ -38,6 +39,10 @@ class Bill:
         self._memory = route.memory
         need = NO_NEED
         self._bound = len(call.body)
+        self.limits_money = purse.limits_money
+        """A limit in dollars holds for this call: whatever answers it must have a price."""
+        if self.limits_money and route.unpriced:
+            raise ModelNotPriced(route.name)
         if purse.counts_tokens:
             self._bound = chat.prompt_bound(route.image_tokens)
             need = snapshot.need(route, chat, self._bound, money=purse.counts_money)

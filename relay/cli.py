@@ -14,13 +14,20 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from relay import __version__
-from relay.commands import keys, serving
+from relay.commands import explain, keyimport, keylist, keys, serving, usage
 from relay.commands.terms import FAILED, Failure
 
 INTERRUPTED: Final = 130
 """What shells report for a program ended by Ctrl-C."""
 
-COMMANDS: Final = (*serving.COMMANDS, *keys.COMMANDS)
+COMMANDS: Final = (
+    *serving.COMMANDS,
+    *keys.COMMANDS,
+    *keylist.COMMANDS,
+    *keyimport.COMMANDS,
+    *explain.COMMANDS,
+    *usage.COMMANDS,
+)
 GROUPS: Final = {"keys": "make and change client keys"}
 
 

@@ -53,8 +53,8 @@ class ClientConnection(asyncio.Protocol):
 
     __slots__ = (
         *("_body", "_chunked", "_exchange", "_front", "_have", "_head", "_need", "_parser"),
-        *("_principal", "_recent", "_spilled", "_stash", "_state", "_transport", "_unread"),
-        *("address", "choked", "deadline", "slot", "surplus"),
+        *("_recent", "_spilled", "_stash", "_state", "_transport", "_unread"),
+        *("address", "choked", "deadline", "principal", "slot", "surplus"),
     )
 
     def __init__(self, front: Port) -> None:
@@ -66,7 +66,8 @@ class ClientConnection(asyncio.Protocol):
         self._head: Head | None = None
         self._recent: Head | None = None
         """The last one: a client of ours says the same again and again."""
-        self._principal: Principal | None = None
+        self.principal: Principal | None = None
+        """Who asks, while a request is received."""
         self._body: list[bytes] = []
         self._have = 0
         self._need = 0
@@ -199,9 +200,9 @@ class ClientConnection(asyncio.Protocol):
         seen = head.seen
         try:
             if seen is not None and seen[0] is snapshot:
-                self._principal = seen[1]
+                self.principal = seen[1]
             else:
-                self._principal = reception.screen(head, self.address)
+                self.principal = reception.screen(head, self.address)
             if length > snapshot.max_body:
                 raise errors.BodyTooLarge
             if self.surplus or self._front.overload.shedding:
@@ -254,9 +255,9 @@ class ClientConnection(asyncio.Protocol):
         self._body = []
         self._stash = rest
         self._front.receiving.discard(self)
-        record = self._front.record(head, self.address, self._principal)
+        record = self._front.record(head, self.address, self.principal)
         id, now = record.request_id.encode(), monotonic()
-        call = Call(self, head, id, now, self._principal, body, record)
+        call = Call(self, head, id, now, self.principal, body, record)
         exchange = self._front.reception.start(call)
         if exchange is not None:  # else it is answered, and the next one may have begun
             self._exchange = exchange
@@ -277,13 +278,13 @@ class ClientConnection(asyncio.Protocol):
         self._chunked = None
         self._front.receiving.discard(self)
         self._unread = not whole
-        record = self._front.record(head, self.address, self._principal)
+        record = self._front.record(head, self.address, self.principal)
         self._front.reception.refuse(
             self,
             head,
             error,
             record,
-            self._principal,
+            self.principal,
             keep_alive=whole and head is not None and head.keep_alive and not self.surplus,
         )
 
@@ -304,7 +305,7 @@ class ClientConnection(asyncio.Protocol):
 
     def end(self, keep_alive: bool) -> None:
         self._exchange = None
-        self._principal = None
+        self.principal = None
         self._head = None
         if self._state == _CLOSED:
             return

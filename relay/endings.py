@@ -13,6 +13,7 @@ MESSAGES: dict[Cause, tuple[str, str]] = {
     "idle_timeout": ("The upstream stopped sending before the answer was complete.", "timeout"),
     "slow_stream": ("The upstream sent nothing but scraps for too long.", "timeout"),
     "total_timeout": ("The answer took longer than this server allows.", "timeout"),
+    "revoked": ("The API key was revoked; the answer is not complete.", "key_revoked"),
     "drain": ("The server is shutting down; the answer is not complete.", "server_shutting_down"),
 }
 BROKEN = ("The upstream failed before the answer was complete.", "upstream_stream_error")

@@ -42,7 +42,7 @@ class RelayError(Exception):
     key: str | None = None
     """Whose key it was, where the error itself must tell the log."""
     reason: str | None = None
-    """The label of `relay_refused_total`: a limit's name, `queue`, `overload`, `store`."""
+    """The label of `relay_refused_total`: a limit's name, `unpriced`, `queue`, `overload`, `store`."""
     default: ClassVar[str] = "The relay failed to answer this request."
 
     def __init__(
@@ -108,6 +108,14 @@ class InvalidKey(InvalidRequest):
     default = "Incorrect API key provided."
 
 
+class KeyRevoked(InvalidRequest):
+    """The key was good when the call came, and is gone."""
+
+    status = 401
+    code = "key_revoked"
+    default = "This API key has been revoked."
+
+
 class AddressNotAllowed(InvalidRequest):
     status = 401
     code = "ip_not_authorized"
@@ -125,6 +133,21 @@ class ModelNotFound(InvalidRequest):
         text = None
         if model is not None:
             text = f"The model `{model[:128]}` does not exist or you do not have access to it."
+        super().__init__(text, param="model")
+
+
+class ModelNotPriced(InvalidRequest):
+    """A key with a limit in dollars asks for a model of which nobody has said what it costs."""
+
+    status = 403
+    code = "model_not_priced"
+    reason = "unpriced"
+    default = "The model has no price here, and your key has a limit in US dollars."
+
+    def __init__(self, model: str) -> None:
+        text = (
+            f"The model `{model[:128]}` has no price here, and your key has a limit in US dollars."
+        )
         super().__init__(text, param="model")
 
 

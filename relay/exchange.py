@@ -18,7 +18,7 @@ from relay.bill import Bill
 from relay.call import Call
 from relay.chatbody import decode
 from relay.endings import BROKEN, MESSAGES, Limits
-from relay.errors import InternalError, Overloaded, RelayError
+from relay.errors import InternalError, KeyRevoked, Overloaded, RelayError
 from relay.leaving import Leaving
 from relay.passage import Passage
 from relay.records import Cause
@@ -55,6 +55,8 @@ class Exchange(Leaving):
         call = self.call
         record = call.record
         try:
+            if call.principal.revoked:
+                raise KeyRevoked
             self.chat = chat = decode(call.body)
             record.model = chat.model
             record.stream = chat.stream
@@ -255,6 +257,10 @@ class Exchange(Leaving):
     def drained(self) -> None:
         """The drain limit is over: an honest end for a stream, and an error for what has not committed."""
         self._stop("drain", MESSAGES["drain"], Overloaded())
+
+    def revoked(self) -> None:
+        """The key is gone, and its running answers are to end with it."""
+        self._stop("revoked", MESSAGES["revoked"], KeyRevoked())
 
     def broke(self) -> None:
         """A bug of ours, reported elsewhere: the client gets an error, and nothing stays in flight."""

@@ -86,6 +86,7 @@ class Opening(Waits):
 
     def _run(self, route: Route) -> None:
         call = self.call
+        call.record.admitted = True
         if route.static is not None:
             self._serve_static(route.static)
             return
@@ -257,7 +258,7 @@ class Opening(Waits):
         failover, route = self._failover, self._route
         if failover.budget_empty:
             route.memory.budget_empty += 1
-        following = next(self._fallbacks, None) if failover.may_fall_back else None
+        following = self._following() if failover.may_fall_back else None
         if following is None:
             self._refuse(failover.error(now))
             return False
@@ -270,6 +271,14 @@ class Opening(Waits):
             return False
         self._failover = self._through(following, now)
         return True
+
+    def _following(self) -> Route | None:
+        """The next of the fallback list; where money is limited, a model without a price is passed over."""
+        limits_money = self._bill is not None and self._bill.limits_money
+        for route in self._fallbacks:
+            if not (limits_money and route.unpriced):
+                return route
+        return None
 
     def _through(self, route: Route, now: float) -> Failover:
         prefix = self.chat.prefix if route.by_prefix else None

@@ -165,4 +165,6 @@ class Port:
             record.operation = head.operation.name
         if principal is not None:
             record.key = principal.id
+            if principal.group is not None:
+                record.group = principal.group
         return record

@@ -67,6 +67,16 @@ class _Window:
         return False
 
 
+def _cost(usage: Usage, tariff: _Tariff) -> int:
+    cached = min(usage.cached, usage.input)
+    femto = (
+        (usage.input - cached) * tariff.input
+        + cached * tariff.cached
+        + usage.output * tariff.output
+    )
+    return -(-femto // FEMTO_PER_NANO)
+
+
 class Price:
     """What one model costs. Lives as long as the snapshot it was compiled for."""
 
@@ -83,14 +93,11 @@ class Price:
 
     def cost(self, usage: Usage, started: float) -> int:
         """Nano-dollars of a call that started at the Unix time `started`. Cached tokens are part of the input."""
-        tariff = self._tariff(started)
-        cached = min(usage.cached, usage.input)
-        femto = (
-            (usage.input - cached) * tariff.input
-            + cached * tariff.cached
-            + usage.output * tariff.output
-        )
-        return -(-femto // FEMTO_PER_NANO)
+        return _cost(usage, self._tariff(started))
+
+    def usual(self, usage: Usage) -> int:
+        """The same outside all windows."""
+        return _cost(usage, self._base)
 
     def worst(self, taken: int, given: int) -> int:
         """Nano-dollars that a call of at most so many tokens can cost: no hour is dearer, no token cached."""

@@ -18,6 +18,7 @@ Cause = Literal[
     "client_gone",
     "write_stall",
     "drain",
+    "revoked",
     "total_timeout",
     "idle_timeout",
     "slow_stream",
@@ -56,6 +57,8 @@ class CallRecord:
     received: float = 0.0
     """Unix time of receipt, seconds."""
     key: str | None = None
+    group: str | None = None
+    """The key's, whose limits count too."""
     client: str | None = None
     """The client's address as the trusted proxies tell it."""
     operation: str = "other"
@@ -66,6 +69,8 @@ class CallRecord:
     upstream: str = "none"
     upstream_request_id: str | None = None
     stream: bool = False
+    admitted: bool = False
+    """All limits let it pass; from then on it counts in the ledger."""
     code: int = 0
     error: str | None = None
     """Our error code (`upstream_unreachable`, …), or the error's type when it has no code."""

@@ -53,13 +53,28 @@ class Prepared(NamedTuple):
     """What it changes, by name."""
 
 
+def always() -> bool:
+    """The files may change while they are read: somebody vouches for them."""
+    return True
+
+
 def prepare(
-    old: Config, env: Mapping[str, str], breathe: Breathe, source: bytes | None = None
+    old: Config,
+    env: Mapping[str, str],
+    breathe: Breathe,
+    source: bytes | None = None,
+    still: Callable[[], bool] = always,
 ) -> Prepared | list[str]:
-    """Reads the configuration anew, from its file or as somebody has read it; its faults, if it has any."""
+    """Reads the configuration anew, from its file or as somebody has read it; its faults, if it has any.
+
+    `still` is asked afterwards whether the files are those that were to be read.
+    """
     # Not one exception leaves this thread: its frames would hold keys by the thousand, to be freed by the event loop.
     try:
         new = file.loads(file.read(old.path) if source is None else source, env, old.path, breathe)
+        if not still():
+            new.filed.retire(breathe)
+            return [str(file.Fault(str(old.path), 0, 0, "changed while it was read"))]
         if old.models and not new.models:
             # A file that an editor has emptied before it writes it, more likely than an end of all service.
             new.filed.retire(breathe)
@@ -104,6 +119,8 @@ def difference(old: Config, new: Config, breathe: Breathe) -> dict[str, list[str
         found["server"] = found.get("server", []) + more
     if old.quota_store != new.quota_store:
         found["quota_store"] = ["another store needs a restart"]
+    if old.state.path != new.state.path:
+        found["state"] = ["another path needs a restart"]
     return {section: changes for section, changes in found.items() if changes}
 
 

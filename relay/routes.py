@@ -68,6 +68,7 @@ class Route:
         "prices",
         "resume",
         "static",
+        "unpriced",
     )
 
     def __init__(self, name: str, config: ModelConfig, pool: Pool, memory: RouteMemory) -> None:
@@ -91,6 +92,8 @@ class Route:
         """How a stream that broke is continued, if at all."""
         # The demo's answers cost nobody anything.
         self.price = None if config.price is None or pool.demo else Price.of(config.price)
+        self.unpriced = config.price is None and config.static is None and not pool.demo
+        """It costs somebody something, and nobody has said what."""
         self.prices: tuple[Price, ...] = ()
         """Its own and those of its fallbacks: the dearest is what a call may come to."""
         self.fallbacks: tuple[Route, ...] = ()

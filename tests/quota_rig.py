@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from relay.admission.configured import AbortBilling, GroupLike, Network
+from relay.admission.configured import AbortBilling, FormerLike, GroupLike, Network, OnRevoke
 from relay.admission.gate import Gate, Lease, Need
 from relay.admission.principals import Principal, Principals, key_digest
 from relay.errors import RelayError
@@ -52,6 +52,8 @@ class Key:
     allow_ips: tuple[Network, ...] = field(default=())
     abort_billing: AbortBilling = "delivered"
     weight: float = 1
+    on_revoke: OnRevoke = "finish"
+    previous: tuple[FormerLike, ...] = ()
 
 
 def configure(

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GOOD = """\
 # the comment on top
 quota_store: redis://127.0.0.1:6379/0
+observability: {log_content: true}
 models:
   m: {static: hello}
 keys:
@@ -317,7 +318,7 @@ def test_without_a_file_a_key_can_be_made_but_not_written(
     assert (made, refused) == (0, 1)
     assert shown.startswith("sk-")
     assert out == ""
-    assert err == "relay: config.yaml: No such file or directory\n"
+    assert err == "relay: config.yaml: cannot be read: No such file or directory\n"
 
 
 @pytest.mark.parametrize(

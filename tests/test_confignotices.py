@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
-from relay.config.file import loads
+from relay.config.file import load, loads
+from relay.config.keyfiles import without_a_break
 from relay.config.model import Config
-from relay.config.notices import PENDING
+from relay.config.notices import PENDING, expiring
 from relay.config.types import Section
 
 HASH = "sha256:" + "0" * 64
@@ -67,7 +69,16 @@ NOTICES = {
     ),
     "keys: [{id: a, key: sk-fifteen-sign}]": "'a' is shorter than 16 characters",
     POOLS + "models: {m: {pool: [{upstream: up}]}}\n"
-    f"keys: [{{id: a, hash: '{HASH}', limits: {{usd_per_day: 1}}}}]": "models.m: without a price",
+    f"keys: [{{id: a, hash: '{HASH}', limits: {{usd_per_day: 1}}}}]": (
+        "models.m has no price: 'a', with a usd limit, is refused there."
+    ),
+    POOLS + "models:\n"
+    "  m: {pool: [{upstream: up}], fallback: [n], price: {input: 1, output: 2}}\n"
+    "  n: {pool: [{upstream: up}]}\n"
+    "groups: {g: {limits: {usd_per_month: 1}}}\n"
+    f"keys: [{{id: a, hash: '{HASH}', group: g, models: [m]}}]": (
+        "models.m.fallback: n is passed over for keys with a usd limit."
+    ),
 }
 
 
@@ -77,11 +88,6 @@ def test_what_will_not_serve_is_said(text: str) -> None:
 
 
 PENDING_OPTIONS = {
-    "state: {path: /var/lib/relay}": "state.path",
-    f"keys: [{{id: a, hash: '{HASH}', on_revoke: cut}}]": "keys[a].on_revoke",
-    f"keys: [{{id: a, hash: '{HASH}', limits: {{tokens_per_day: 5}}}}]": "keys[a].limits.tokens_per_day",
-    "groups: {g: {limits: {usd_per_month: 5}}}": "groups.g.limits.usd_per_month",
-    "prices: {gpt: {input: 1, output: 2}}": "prices",
     "observability: {log_content: true}": "observability.log_content",
 }
 
@@ -110,12 +116,51 @@ def test_options_at_rest_are_not_named() -> None:
 
 
 def test_a_notice_of_many_places_names_the_first_and_counts_the_rest() -> None:
-    entries = ", ".join(
-        f"{{id: k{n}, hash: 'sha256:{n:064x}', limits: {{usd_per_day: 1}}}}" for n in range(5)
-    )
+    entries = ", ".join(f"{{id: k{n}, hash: 'sha256:{n:064x}', models: [n*]}}" for n in range(5))
 
     said = notices(f"models: {{m: {{static: x}}}}\nkeys: [{entries}]\n")
 
-    assert len(said) == 1
-    assert said[0].startswith("keys[k0].limits.usd_per_day, keys[k1].limits.usd_per_day, ")
-    assert " and 2 more: budgets are counted in memory" in said[0]
+    assert said == ["keys: no model fits 'n*' (of 'k0', 'k1', 'k2' and 2 more)."]
+
+
+NOON = 1893499200.0
+"""2030-01-01T12:00:00Z."""
+
+
+def test_keys_that_expire_within_two_weeks_are_counted_and_the_first_three_named() -> None:
+    entries = ", ".join(
+        f"{{id: {id}, hash: 'sha256:{number:064x}', expires: {expires}}}"
+        for number, (id, expires) in enumerate(
+            [
+                *[
+                    ("d", "2030-01-15"),
+                    ("b", "2030-01-03"),
+                    ("a", "2030-01-02"),
+                    ("c", "2030-01-05"),
+                ],
+                *[("over", "2030-01-01"), ("late", "2030-01-16"), ("e", "2030-01-15T12:00:00Z")],
+            ]
+        )
+    )
+    config = read(f"models: {{m: {{static: x}}}}\nkeys: [{entries}]\n")
+
+    said = expiring(config, config.filed, NOON, without_a_break)
+    earlier = expiring(config, config.filed, NOON - 30 * 86_400, without_a_break)
+
+    assert said == (
+        "keys: 'a', 'b', 'c' and 2 more expire within 14 days, the first at 2030-01-02."
+    )
+    assert earlier is None
+
+
+def test_keys_of_files_that_expire_soon_are_named_too(tmp_path: Path) -> None:
+    (tmp_path / "keys.jsonl").write_text(
+        f'{{"id": "f", "hash": "{HASH}", "expires": "2030-01-02"}}'
+    )
+    path = tmp_path / "config.yaml"
+    path.write_text("models: {m: {static: x}}\nkey_files: [keys.jsonl]\n")
+    config = load(path, {})
+
+    said = expiring(config, config.filed, NOON, without_a_break)
+
+    assert said == "keys: 'f' expires within 14 days, the first at 2030-01-02."

@@ -79,6 +79,7 @@ async def test_a_taken_port_ends_the_start_with_one_line(tmp_path: Path, section
     ):
         port = (relay.address if section == "server" else relay.admin)[1]
         other = several(2, config({"a": upstream}))
+        other["state"] = {"path": "state-of-the-other"}
         other[section]["listen"] = f"127.0.0.1:{port}"
         path = tmp_path / "other.yaml"
         path.write_text(json.dumps(other), "utf-8")

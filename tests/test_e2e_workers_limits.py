@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections import Counter
@@ -35,6 +36,8 @@ from tests.rig import (
     scenario,
 )
 from tests.rig import scripts as say
+from tests.rig.deadlines import SCALE
+from tests.rig.raw_client import chat_body, request
 
 # --- limits -----------------------------------------------------------------------------------
 
@@ -116,6 +119,30 @@ async def test_a_client_that_leaves_while_its_call_waits_keeps_no_permit(tmp_pat
         assert left["outcome"] == "client_cancelled"
         assert [answer.status for answer in answers] == [200] * 3
         assert len(upstream.exchanges) == 3
+
+
+@scenario
+async def test_every_worker_tells_what_was_used_through_the_others(tmp_path: Path) -> None:
+    unknown = request("POST", "/v1/chat/completions", chat_body(model="none-of-ours"))
+    async with (
+        Upstream() as upstream,
+        RelayProcess(
+            several(2, config({"a": upstream}, None, limited(rpm=10))),
+            tmp_path,
+        ) as relay,
+        AsyncExitStack() as stack,
+    ):
+        busy, idle = await spread(relay, stack, 2)
+        for _ in range(7):
+            await busy.ask(CHAT)
+        began = asyncio.get_running_loop().time()
+        answer = await idle.ask(unknown)
+        while answer.headers["x-ratelimit-remaining-requests"] == "10":
+            answer = await idle.ask(unknown)
+        took = asyncio.get_running_loop().time() - began
+
+        assert (answer.status, answer.headers["x-ratelimit-remaining-requests"]) == (404, "3")
+        assert took < 1.5 * SCALE
 
 
 # --- max_concurrent ---------------------------------------------------------------------------

@@ -97,7 +97,9 @@ def test_a_complete_stream_is_a_success(cause: Cause) -> None:
     assert verdict_of(result, failure) is Verdict.OK
 
 
-@pytest.mark.parametrize("cause", ["client_gone", "write_stall", "drain", "total_timeout", None])
+@pytest.mark.parametrize(
+    "cause", ["client_gone", "write_stall", "drain", "revoked", "total_timeout", None]
+)
 def test_a_stream_that_the_upstream_did_not_end_says_nothing_about_it(cause: Cause | None) -> None:
     result, failure = of_end(cause)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from relay.admission.gate import Gate, Lease
+from relay.admission.memory import BUDGETS
 from relay.errors import RelayError
 from tests.quota_rig import (
     WALL,
@@ -111,6 +112,7 @@ class GateMachine(RuleBasedStateMachine):
         self.wall = WALL
         self.told = 0
         self.books: dict[tuple[str, str], dict[str, Book]] = {}
+        self.budgets: dict[tuple[tuple[str, str], str], Book] = {}
         self.running: list[tuple[Lease, list[tuple[Book, int]]]] = []
         self.config = CONFIGS[0]
         principals, groups = configure(*self.config)
@@ -132,7 +134,10 @@ class GateMachine(RuleBasedStateMachine):
                 if value is None:
                     continue
                 value = round(value * 10**9) if name.startswith("usd") else value
+                if name in BUDGETS:  # one that comes back goes on from where it was
+                    old[name] = self.budgets.setdefault((owner, name), Book(name, []))
                 book = new[name] = old.get(name) or Book(name, [(self.told, value)])
+                book.limits = book.limits or [(self.told, value)]
                 if book.limit != value:
                     book.limits.append((self.told, value))
                     book.order.append((self.told, "limit", value))

@@ -70,6 +70,7 @@ def meaning(key: KeyConfig | FiledKey) -> tuple[object, ...]:
         key.group,
         key.weight,
         key.on_revoke,
+        [(one.hash, one.until) for one in key.previous],
     )
 
 
@@ -87,6 +88,7 @@ FULL = {
     "group": "team-a",
     "weight": 3,
     "on_revoke": "cut",
+    "previous": [{"hash": OTHER, "until": "2030-01-01"}],
 }
 
 
@@ -153,6 +155,19 @@ ENTRY = st.fixed_dictionaries(
         "group": st.sampled_from(["team-a", "team-b"]) | odd,
         "weight": count | odd,
         "on_revoke": st.sampled_from(["cut", "finish", "Cut"]) | odd,
+        "previous": st.lists(
+            st.fixed_dictionaries(
+                {},
+                optional={
+                    "hash": st.sampled_from([HASH, OTHER, "abc"]) | odd,
+                    "until": st.sampled_from(["2030-01-01", "soon"]) | odd,
+                    "key": odd,
+                },
+            )
+            | odd,
+            max_size=2,
+        )
+        | odd,
         "modles": odd,
     },
 )
@@ -251,6 +266,14 @@ def test_without_key_files_the_digest_is_that_of_the_file(tmp_path: Path) -> Non
             ":1:118: limits.models.n: there is no model 'n' (there are: 'm')",
         ),
         (line(hash=HASH), ":1:1: id: is required"),
+        (
+            line(id="a", hash=HASH, previous=[{"hash": HASH, "until": "2030-01-01"}]),
+            ":1:96: previous: holds the same key twice",
+        ),
+        (
+            line(id="a", hash=HASH, previous=[{"hash": OTHER}]),
+            ":1:96: previous[0].until: is required",
+        ),
         (line(id="a b", hash=HASH), ":1:2: id: must be a name without spaces, of at most 128"),
         (line(id="a", hash="abc"), ":1:13: hash: is not a hash: write sha256: and 64 hex digits"),
         (line(id="a", hash=HASH, key=KEY), ":1:13: hash: is one too many: write either"),
@@ -399,7 +422,4 @@ def test_notices_count_the_keys_of_files_and_name_some(tmp_path: Path) -> None:
         "keys: 'weak' is shorter than 16 characters, and can be guessed.",
         "keys: no model fits 'gtp-*' (of 'yaml', 'k0', 'k1' and 8 more).",
         "keys[other]: metrics use this name for something else, too.",
-        "keys[k0].limits.usd_per_day, keys[k1].limits.usd_per_day, keys[k2].limits.usd_per_day "
-        "and 7 more: budgets are counted in memory for now: they start from nothing when the "
-        "relay restarts.",
     ]

@@ -1,19 +1,14 @@
-"""New keys: strong, hashed, refused in the admin's words, and added to a file without touching its rest."""
+"""New keys: strong, hashed, and refused in the admin's words; what becomes of an entry that is rotated."""
 
 from __future__ import annotations
 
-import os
 import re
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 
-from relay.config.file import EditRefused, append_key, key_ids
 from relay.config.model import KeyConfig
-from relay.keys import ALPHABET, SIGNS, KeyRefused, entry_of, new_key
-
-ENTRY = {"id": "new", "hash": f"sha256:{'ab' * 32}", "models": ["a-*", "b"], "limits": {"rpm": 5}}
+from relay.keys import ALPHABET, SIGNS, KeyRefused, entry_of, hash_of, new_key, rotated
 
 
 def test_a_key_is_sk_and_43_base62_signs_and_never_the_same() -> None:
@@ -71,79 +66,56 @@ def test_what_the_configuration_would_refuse_is_refused_here(
         entry_of("sk-x", **asked)  # type: ignore[arg-type]
 
 
-# --- adding a key ---------------------------------------------------------------------------------
+# --- rotation -------------------------------------------------------------------------------------
 
-BEFORE = {
-    "two spaces, a comment behind, more after": (
-        "keys:\n  - id: a   # the first\n    limits:\n      rpm: 5   # slow\n"
-        "\n  # - id: off\n\n# Other things.\nserver: {workers: 1}\n"
-    ),
-    "no indentation, flow style inside": "keys:\n- {id: a}\n- {id: b,\n   limits: {rpm: 1}}\n",
-    "four spaces": "server:\n    workers: 1\nkeys:\n    - id: a\n      hash: x\n",
-    "no end of line at the end": "keys:\n  - id: a",
-    "line ends of windows": "# on top\r\nkeys:\r\n  - id: a\r\nserver: {}\r\n",
-    "no keys yet": "server: {}   # the server\n",
-    "an empty list": "keys: []   # nobody\nserver: {}\n",
-    "nothing under keys": "keys:   # nobody\nserver: {}\n",
-    "a null under keys": "keys: ~\n",
-    "keys last and empty": "server: {}\nkeys:",
-    "an empty file": "",
-    "only comments": "# nothing\n",
-    "variables, unset": "keys:\n  - id: a\n    key: ${NOWHERE}\nmodels: {m: {static: '${X:-y}'}}\n",
-    "a block text at the end": "keys:\n  - id: a\n    key: |\n      text\n\n# end\nserver: {}\n",
-    "a byte order mark": "\ufeffkeys:\n  - id: a\n",
-}
+NOON = 1893499200.0
+"""2030-01-01T12:00:00Z."""
+OLD = hash_of("sk-old-0123456789abcdef")
 
 
-@pytest.mark.parametrize("before", BEFORE.values(), ids=BEFORE)
-def test_adding_a_key_adds_lines_and_changes_no_other(tmp_path: Path, before: str) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_bytes(before.encode())
-    path.chmod(0o640)
-    ids = key_ids(path)
+def test_a_rotation_keeps_the_old_hash_until_the_grace_is_over() -> None:
+    options = rotated({"id": "a", "hash": OLD}, "sk-new", 3600, NOON)
 
-    append_key(path, ENTRY)
-
-    after = path.read_bytes().decode()
-    assert key_ids(path) == [*ids, "new"]
-    assert path.stat().st_mode & 0o777 == 0o640
-    assert os.listdir(tmp_path) == ["config.yaml"]
-    lines = after.splitlines()
-    for line in before.splitlines():
-        kept = line if line in lines else line.replace(" []", "").replace(" ~", "")
-        lines.remove(kept)
-    assert not {line.strip().split(" ")[0] for line in lines} - {
-        *("-", "hash:", "models:", "limits:", "keys:", "")
+    assert options == {
+        "hash": hash_of("sk-new"),
+        "previous": [{"hash": OLD, "until": "2030-01-01T13:00:00Z"}],
     }
 
 
+def test_without_a_grace_no_former_key_stays_good() -> None:
+    before = {"id": "a", "hash": OLD, "previous": [{"hash": "x", "until": "2031-01-01"}]}
+
+    options = rotated(before, "sk-new", 0, NOON)
+
+    assert options == {"hash": hash_of("sk-new"), "previous": None}
+
+
+def test_a_rotation_cleans_up_what_an_earlier_one_has_left() -> None:
+    over = {"hash": "x", "until": "2030-01-01T12:00:00Z"}
+    good = {"hash": "y", "until": "2030-01-01T12:00:01Z"}
+
+    options = rotated({"id": "a", "hash": OLD, "previous": [over, good]}, "sk-new", 60, NOON)
+
+    assert options["previous"] == [good, {"hash": OLD, "until": "2030-01-01T12:01:00Z"}]
+
+
+def test_a_key_as_text_becomes_a_hash() -> None:
+    options = rotated({"id": "a", "key": "sk-old-0123456789abcdef"}, "sk-new", 60, NOON)
+
+    assert options["key"] is None
+    assert options["previous"][0]["hash"] == OLD
+
+
 @pytest.mark.parametrize(
-    "before",
+    ("entry", "words"),
     [
-        "keys: [{id: a}]\n",
-        "{keys: [], server: {}}\n",
-        "other: &a\n  - id: a\nkeys: *a\n",
-        "keys: {id: a}\n",
-        "server: {}\n...\n",
+        ({"key": "${A_KEY}"}, "the key of 'a' comes from a variable"),
+        ({"hash": "${A_HASH:-x}"}, "the hash of 'a' comes from a variable"),
+        ({"key": "file:/run/secrets/a"}, "the key of 'a' stands in a file of its own"),
+        ({}, "'a' has neither a key nor a hash"),
+        ({"key": ""}, "'a' has neither a key nor a hash"),
     ],
 )
-def test_a_file_that_cannot_be_added_to_safely_stays_as_it_is(tmp_path: Path, before: str) -> None:
-    path = tmp_path / "config.yaml"
-    path.write_text(before)
-
-    with pytest.raises(EditRefused, match="paste"):
-        append_key(path, ENTRY)
-
-    assert path.read_text() == before
-    assert os.listdir(tmp_path) == ["config.yaml"]
-
-
-def test_a_link_keeps_pointing_to_the_file_it_named(tmp_path: Path) -> None:
-    (tmp_path / "real").mkdir()
-    (tmp_path / "real" / "relay.yaml").write_text("keys: []\n")
-    (tmp_path / "config.yaml").symlink_to("real/relay.yaml")
-
-    append_key(tmp_path / "config.yaml", ENTRY)
-
-    assert (tmp_path / "config.yaml").is_symlink()
-    assert key_ids(tmp_path / "real" / "relay.yaml") == ["new"]
+def test_a_key_that_cannot_be_known_is_not_rotated(entry: dict[str, str], words: str) -> None:
+    with pytest.raises(KeyRefused, match=re.escape(words)):
+        rotated({"id": "a", **entry}, "sk-new", 60, NOON)

@@ -41,16 +41,18 @@ ROOMS: dict[int, tuple[str, ...]] = {
     ),
     # edges
     5: (
-        *("cli", "commands", "__main__", "app", "process", "reload", "banner", "keys"),
+        *("cli", "commands", "__main__", "app", "process", "reload", "banner"),
+        *("following", "revoking", "explain"),
+        *("keys", "keyring", "keysurvey", "keyintake"),
         *("front", "port", "connection", "heads", "listener", "reception"),
         *("overload", "watch", "cgroup"),
-        *("admin", "health", "page", "observe", "workers", "quota"),
+        *("admin", "health", "page", "observe", "workers", "quota", "state"),
     ),
 }
 FLOORS = {name: floor for floor, names in ROOMS.items() for name in names}
 
 ONLY_IN = {
-    "yaml": {"config.file"},
+    "yaml": {"config.document", "config.edit"},
     "prometheus_client": {"observe.exposition"},
 }
 """Libraries that one module knows, so that it can be replaced or tested alone."""

@@ -68,6 +68,14 @@ def test_a_price_below_one_nano_dollar_a_token_still_counts() -> None:
     assert made.cost(Usage(1_000, 0), MONDAY_NOON) == 500
 
 
+def test_the_usual_price_is_that_outside_all_windows() -> None:
+    made = price(windows=[PEAK])
+    peak = at("2026-11-23T02:00:00")
+
+    assert made.cost(Usage(1000, 1000), peak) == 2 * made.usual(Usage(1000, 1000))
+    assert made.usual(Usage(1000, 1000)) == price().cost(Usage(1000, 1000), peak)
+
+
 def test_peak_hours_have_their_own_prices_from_their_start_to_before_their_end() -> None:
     made = price(windows=[PEAK])
     told = {

@@ -13,13 +13,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.admission.configured import NO_LIMITS, AbortBilling, GroupLike, LimitsLike, Network
+from relay.admission.configured import (
+    NO_LIMITS,
+    AbortBilling,
+    FormerLike,
+    GroupLike,
+    LimitsLike,
+    Network,
+    OnRevoke,
+)
 from relay.admission.principals import (
     Principal,
     Principals,
     key_digest,
     nano_dollars,
 )
+from relay.config.keytable import FiledKey, FormerHash, KeyTable, Plan
 from relay.errors import AddressNotAllowed, InvalidKey, NoKey
 from tests.quota_rig import Group, Limits
 from tests.rig.relay_process import ROOT
@@ -48,6 +57,8 @@ class Key:
     abort_billing: AbortBilling = "delivered"
     group: str | None = None
     weight: float = 1
+    on_revoke: OnRevoke = "finish"
+    previous: tuple[FormerLike, ...] = ()
 
 
 GROUPS: dict[str, GroupLike] = {"team": Group(Limits())}
@@ -158,6 +169,55 @@ def test_an_expired_key_is_told_so_and_a_date_means_its_start() -> None:
 
 
 NETWORKS = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::/32"))
+
+
+@dataclass(frozen=True)
+class Former:
+    hash: bytes
+    until: datetime
+
+
+OLD = "sk-relay-before-0123456789"
+ROTATED = Key(previous=(Former(key_digest(OLD), datetime(2030, 1, 2, tzinfo=UTC)),))
+
+
+def test_a_rotated_key_is_one_principal_by_both_its_texts() -> None:
+    keys = table(ROTATED)
+
+    new = keys.authenticate(bearer(KEY), None, NOON)
+    old = keys.authenticate(bearer(OLD), None, NOON)
+
+    assert new is old
+    assert len(keys) == 1
+
+
+def test_the_text_before_a_rotation_is_refused_from_its_end_on_with_a_hint() -> None:
+    keys = table(ROTATED)
+
+    with pytest.raises(InvalidKey, match="replaced: use the new one") as refused:
+        keys.authenticate(bearer(OLD), None, NOON + 12 * 3600)
+
+    assert refused.value.key == "shop"
+    assert keys.authenticate(bearer(KEY), None, NOON + 12 * 3600).id == "shop"
+
+
+def test_a_key_of_a_file_is_one_principal_too_whichever_text_comes_first() -> None:
+    held = KeyTable()
+    former = FormerHash(key_digest(OLD), datetime(2030, 1, 2, tzinfo=UTC))
+    held.add(FiledKey("filed", key_digest(KEY), Plan(), previous=(former,)))
+    keys = Principals.build((), {}, held)
+
+    old = keys.authenticate(bearer(OLD), None, NOON)
+    new = keys.authenticate(bearer(KEY), None, NOON)
+
+    assert new is old
+    assert old.digest == key_digest(KEY)
+    assert keys.knows(key_digest(OLD))
+
+
+def test_the_text_before_a_rotation_is_nobody_elses_key() -> None:
+    with pytest.raises(ValueError, match="same key"):
+        table(ROTATED, Key(id="other", key=Secret(OLD)))
 
 
 @pytest.mark.parametrize("address", ["10.1.2.3", "2001:db8::1", "::ffff:10.1.2.3"])

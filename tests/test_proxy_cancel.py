@@ -119,6 +119,35 @@ def test_at_the_drain_limit_every_call_gets_an_honest_end(phase: str) -> None:
     play(scene())
 
 
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_call_whose_key_was_revoked_ends_honestly_in_any_phase(phase: str) -> None:
+    async def scene() -> None:
+        async with Plane() as plane:
+            caller, provider = reached(plane, phase)
+            (exchange,) = plane.proxy.active
+
+            exchange.revoked()
+
+            (record,) = plane.records
+            plane.settled()
+            reply = caller.answers.only
+            if PHASES[phase][2] == 200:
+                assert caller.wire.closed
+                assert not reply.whole
+                assert (record.cause, record.outcome) == ("revoked", "stream_truncated")
+                assert PHASES[phase][0] is (b"key_revoked" in reply.body)
+            else:
+                assert reply.whole
+                assert (reply.status, record.code) == (401, 401)
+                assert (record.error, record.outcome) == ("key_revoked", "client_error")
+            if phase != "resting":
+                assert tries(record) == [("a", "cancelled")]
+                assert provider is None or provider.wire.aborted
+            assert plane.endpoint().breaker.state.value == "closed"
+
+    play(scene())
+
+
 def test_a_dial_that_succeeds_too_late_is_not_used() -> None:
     async def scene() -> None:
         async with Plane() as plane:

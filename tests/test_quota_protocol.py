@@ -24,7 +24,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from relay.admission.store import StoreGate, StoreLease
+from relay.admission.asking import StoreLease
+from relay.admission.store import StoreGate
 from relay.errors import BudgetSpent, RateLimited, StoreUnavailable
 from tests.quota_rig import WALL, Limits
 from tests.redis_rig import Call, RedisServer, Relays, Server

@@ -34,7 +34,7 @@ def relays(server: Server, count: int = 2, **limits: Any) -> Relays:
     return made
 
 
-def ask(relays: Relays, gate: StoreGate, **need: int) -> Call:
+def ask(relays: Relays, gate: StoreGate, **need: Any) -> Call:
     """Asks until it is answered: a call may have to wait for what others have to give back."""
     call = relays.call(gate, **need)
     for _ in range(20):

@@ -10,16 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.admission.windows import (
-    MINUTE,
-    Period,
-    Permits,
-    RefundingBucket,
-    TokenBucket,
-    end_of_day,
-    end_of_month,
-    tick_of,
-)
+from relay.admission.period import Period, end_of_day, end_of_month
+from relay.admission.windows import MINUTE, Permits, RefundingBucket, TokenBucket, tick_of
 
 START = 86_400_000
 """A monotonic clock of a machine that has been up for a day, milliseconds."""

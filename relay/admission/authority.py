@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from relay.admission.budgets import Budgets
 from relay.admission.configured import GroupLike
 from relay.admission.gate import Gate, Lease, Need
 from relay.admission.principals import Principal, Principals
@@ -32,24 +33,33 @@ STORE: Final = "store"
 class Holder:
     """The leases of one worker process. Dies with it."""
 
-    __slots__ = ("leases",)
+    __slots__ = ("keys", "leases")
 
     def __init__(self) -> None:
         self.leases: dict[int, Lease] = {}
+        self.keys: dict[int, str] = {}
+        """Whose they are."""
 
 
 class Authority:
     """Answers for all holders."""
 
-    __slots__ = ("_before", "_known", "_principals", "gate")
+    __slots__ = ("_before", "_known", "_moved", "_principals", "gate")
 
-    def __init__(self, principals: Principals, groups: Mapping[str, GroupLike]) -> None:
-        self.gate = Gate(principals, groups)
+    def __init__(
+        self,
+        principals: Principals,
+        groups: Mapping[str, GroupLike],
+        budgets: Budgets | None = None,
+    ) -> None:
+        self.gate = Gate(principals, groups, budgets)
         self._principals = principals
         self._known: dict[str, Principal] = {}
         """Those who have asked since the last reload,"""
         self._before: dict[str, Principal] = {}
         """and before it: calls that are under way may still ask for keys that are gone."""
+        self._moved: set[str] = set()
+        """Keys whose use has changed since somebody asked."""
 
     def reload(self, principals: Principals, groups: Mapping[str, GroupLike]) -> dict[str, Purse]:
         """As `Gate.reload`; `gate.catch_up` is to be called, too."""
@@ -65,6 +75,7 @@ class Authority:
         principal = self.principal(key)
         if principal is None:
             return number, STORE, "", "", None
+        self._moved.add(key)
         try:
             holder.leases[number] = self.gate.reserve(
                 principal, model, Need(bound, worst, cost), now, wall
@@ -73,17 +84,28 @@ class Authority:
             return number, RATE, error.reason or "", error.message, error.wait
         except BudgetSpent as error:
             return number, BUDGET, error.reason or "", error.message, None
+        except StoreUnavailable:
+            return number, STORE, "", "", None
+        holder.keys[number] = key
         return None
 
     def settle(self, holder: Holder, number: int, tokens: int, cost: int, now: float) -> None:
         lease = holder.leases.pop(number, None)
         if lease is not None:
+            self._moved.add(holder.keys.pop(number))
             lease.settle(now, tokens, cost)
 
     def died(self, holder: Holder, now: float) -> None:
         leases, holder.leases = holder.leases, {}
+        self._moved.update(holder.keys.values())
+        holder.keys = {}
         for lease in leases.values():
             lease.forfeit(now)
+
+    def moved(self) -> dict[str, list[Level]]:
+        """The levels of all keys whose use has changed, once."""
+        moved, self._moved = self._moved, set()
+        return {key: self.levels(key) for key in moved}
 
     def restore(self, holder: Holder, held: Sequence[Held], now: float, wall: float) -> None:
         """A holder that outlived another authority says what it holds."""
@@ -92,6 +114,7 @@ class Authority:
             if principal is not None and number not in holder.leases:
                 need = Need(bound, worst, cost)
                 holder.leases[number] = self.gate.restore(principal, model, need, now, wall)
+                holder.keys[number] = key
 
     def adopt(self, levels: Mapping[str, Sequence[Level]]) -> None:
         """What a holder was last told of its keys, by key."""

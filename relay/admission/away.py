@@ -11,17 +11,10 @@ from collections.abc import Iterable
 
 from relay.admission.kinds import PERMITS, RATE, REFUNDED
 from relay.admission.memory import BUDGETS, limit_of
+from relay.admission.period import Period, end_of_day, end_of_month
 from relay.admission.refusals import Named, refuse
 from relay.admission.stakes import Stake
-from relay.admission.windows import (
-    Machine,
-    Period,
-    Permits,
-    RefundingBucket,
-    TokenBucket,
-    end_of_day,
-    end_of_month,
-)
+from relay.admission.windows import Machine, Permits, RefundingBucket, TokenBucket
 from relay.errors import StoreUnavailable
 
 Taken = list[tuple[Machine, int, int]]

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Literal, Protocol
 
 AbortBilling = Literal["delivered", "drain", "waive"]
+OnRevoke = Literal["finish", "cut"]
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -51,6 +52,15 @@ class GroupLike(Protocol):
     def limits(self) -> LimitsLike: ...
 
 
+class FormerLike(Protocol):
+    """What a key was before a rotation."""
+
+    @property
+    def hash(self) -> bytes: ...
+    @property
+    def until(self) -> datetime: ...
+
+
 class KeyLike(Protocol):
     """What admission reads of a configured key."""
 
@@ -60,6 +70,8 @@ class KeyLike(Protocol):
     def key(self) -> SecretLike | None: ...
     @property
     def hash(self) -> bytes | None: ...
+    @property
+    def previous(self) -> Sequence[FormerLike]: ...
     @property
     def models(self) -> Sequence[str]: ...
     @property
@@ -74,6 +86,8 @@ class KeyLike(Protocol):
     def group(self) -> str | None: ...
     @property
     def weight(self) -> float: ...
+    @property
+    def on_revoke(self) -> OnRevoke: ...
 
 
 class FiledKeys(Protocol):

@@ -13,13 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, Protocol
 
+from relay.admission.budgets import GROUP, KEY, Budgets
 from relay.admission.configured import GroupLike, Holder
 from relay.admission.memory import Accounts, limit_of
+from relay.admission.period import Period
 from relay.admission.principals import Principal, Principals
 from relay.admission.purse import Purse
 from relay.admission.refusals import refuse
 from relay.admission.windows import Level, Machine, TokenBucket, tick_of
-from relay.errors import RelayError
+from relay.errors import RelayError, StoreUnavailable
 
 RATIOS_OF: Final = 1000
 """Keys whose use is told: as many as have a label of their own."""
@@ -133,15 +135,23 @@ class Gate:
         "_purses",
         "_tick",
         "_wall",
+        "budgets",
         "inflight",
         "shadowed",
     )
 
-    def __init__(self, principals: Principals, groups: Mapping[str, GroupLike]) -> None:
+    def __init__(
+        self,
+        principals: Principals,
+        groups: Mapping[str, GroupLike],
+        budgets: Budgets | None = None,
+    ) -> None:
+        """`budgets`: where somebody keeps them outside this process."""
         self._principals = principals
         self._limits = groups
-        self._keys = Accounts()
-        self._groups = Accounts()
+        self.budgets = budgets = Budgets() if budgets is None else budgets
+        self._keys = Accounts(KEY, budgets)
+        self._groups = Accounts(GROUP, budgets)
         self._purses: dict[str, Purse] = {}
         self._tick = 0
         """The latest time told. Nothing is older: a call whose body took long must not be judged by
@@ -161,11 +171,13 @@ class Gate:
         wall: float,
         applicant: Applicant | None = None,
     ) -> Lease:
-        """Take the need from all limits, or raise RateLimited or BudgetSpent and take nothing.
+        """Take the need from all limits, or raise RateLimited, BudgetSpent or StoreUnavailable and take nothing.
 
         `applicant` is told by authorities that answer later, whose lease is not `open` yet; never by this one.
         """
         purse = (self._purses.get(principal.id) or self._open(principal)).of(model)
+        if self.budgets.away & purse.periods:
+            raise StoreUnavailable()
         tick = int(now * 1000.0 + 0.5)
         if tick > self._tick:
             self._tick = tick
@@ -226,9 +238,12 @@ class Gate:
         for machine, unit in entries:
             machine.lacks(amounts[unit], tick, wall)
         self.inflight += 1
-        return Lease(
-            self, entries, amounts, [machine.take(amounts[unit]) for machine, unit in entries]
-        )
+        stamps = []
+        for machine, unit in entries:
+            stamps.append(machine.take(amounts[unit]))
+            if isinstance(machine, Period):
+                machine.reclaim(amounts[unit])
+        return Lease(self, entries, amounts, stamps)
 
     def levels(self, principal: Principal) -> list[Level]:
         """What is used of the principal's limits, in the order of its purse."""
@@ -267,6 +282,12 @@ class Gate:
         """Some more of the accounts follow the last reload. Whether there are still others."""
         keys = self._keys.catch_up(self._tick, self._wall)
         return self._groups.catch_up(self._tick, self._wall) or keys
+
+    def tell_all(self) -> None:
+        """Whoever keeps the budgets has lost them: all of them are told again."""
+        self.budgets.tell_rows()
+        self._keys.tell()
+        self._groups.tell()
 
     def iter_ratios(
         self, now: float, wall: float | None = None

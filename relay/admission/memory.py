@@ -12,17 +12,11 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 from typing import Final, Protocol
 
+from relay.admission.budgets import Budgets
 from relay.admission.configured import LimitsLike, ModelLimitsLike
+from relay.admission.period import Period, end_of_day, end_of_month
 from relay.admission.principals import nano_dollars
-from relay.admission.windows import (
-    Machine,
-    Period,
-    Permits,
-    RefundingBucket,
-    TokenBucket,
-    end_of_day,
-    end_of_month,
-)
+from relay.admission.windows import Machine, Permits, RefundingBucket, TokenBucket
 
 REQUESTS: Final = 0
 """Units: the places of a call's amounts. Every call is one request, whatever becomes of it."""
@@ -89,16 +83,27 @@ class Account:
     Lives until a reload that no longer names it finds it at rest.
     """
 
-    __slots__ = ("_terms", "machines")
+    __slots__ = ("_budgets", "_id", "_kind", "_put_away", "_terms", "machines")
 
-    def __init__(self, limits: LimitsLike) -> None:
+    def __init__(self, kind: str, id: str, limits: LimitsLike, budgets: Budgets) -> None:
+        self._kind = kind
+        self._id = id
+        self._budgets = budgets
         self.machines: dict[str, Machine] = {}
         """By name: `rpm`, or `rpm deepseek-chat` where that model has one of its own."""
+        self._put_away: dict[str, Period] = {}
+        """Budgets that are no longer configured: one that comes back goes on from where it was."""
         for name, (limit, shadow) in limits_of(limits).items():
-            machine = self.machines[name] = LIMITS[limit_of(name)][1](limit)
+            machine = self.machines[name] = self._make(name, limit)
             machine.shadow = shadow
         self._terms = _terms_of(limits)
         """The limits as configured: a reload that brings the same ones is done in one comparison."""
+
+    def _make(self, name: str, limit: int) -> Machine:
+        machine = LIMITS[limit_of(name)][1](limit)
+        if isinstance(machine, Period):
+            self._budgets.open(self._kind, self._id, name, machine)
+        return machine
 
     def relimit(self, limits: LimitsLike, tick: int) -> None:
         """Follow the configured limits: levels and counts of limits that remain are kept."""
@@ -106,27 +111,41 @@ class Account:
         if terms == self._terms:
             return
         self._terms = terms
-        kept = self.machines
+        kept: dict[str, Machine] = {**self._put_away, **self.machines}
         self.machines = {}
         for name, (limit, shadow) in limits_of(limits).items():
-            machine = kept.get(name)
+            machine = kept.pop(name, None)
             if machine is None:
-                machine = LIMITS[limit_of(name)][1](limit)
+                machine = self._make(name, limit)
             elif machine.limit != limit:
                 machine.relimit(limit, tick)
             machine.shadow = shadow
             self.machines[name] = machine
+        self._put_away = {
+            name: machine for name, machine in kept.items() if isinstance(machine, Period)
+        }
+
+    def _all(self) -> list[Machine]:
+        return [*self.machines.values(), *self._put_away.values()]
 
     def at_rest(self, tick: int, wall: float) -> bool:
-        return all(machine.at_rest(tick, wall) for machine in self.machines.values())
+        return all(machine.at_rest(tick, wall) for machine in self._all())
+
+    def tell(self) -> None:
+        """Whoever keeps budgets has lost them."""
+        for machine in self._all():
+            if isinstance(machine, Period):
+                machine.touch()
 
 
 class Accounts:
     """All accounts of one kind (keys, or groups) by id. Lives as long as the process."""
 
-    __slots__ = ("_behind", "_by_id", "_owners")
+    __slots__ = ("_behind", "_budgets", "_by_id", "_kind", "_owners")
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str, budgets: Budgets) -> None:
+        self._kind = kind
+        self._budgets = budgets
         self._by_id: dict[str, Account] = {}
         self._behind: list[str] = []
         """Those that have not followed the last reload yet."""
@@ -142,10 +161,15 @@ class Accounts:
         """The account of `name`, with these limits from now on."""
         account = self._by_id.get(name)
         if account is None:
-            account = self._by_id[name] = Account(limits)
+            account = self._by_id[name] = Account(self._kind, name, limits, self._budgets)
         else:
             account.relimit(limits, tick)
         return account
+
+    def tell(self) -> None:
+        """Whoever keeps budgets has lost them."""
+        for account in self._by_id.values():
+            account.tell()
 
     def reload(self, owners: _Owners, tick: int, wall: float) -> None:
         """New limits are in force. An account whose owner is gone keeps its use while there is any,

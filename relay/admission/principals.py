@@ -27,6 +27,7 @@ from relay.admission.configured import (
     LimitsLike,
     Network,
     NoKeys,
+    OnRevoke,
 )
 from relay.errors import AddressNotAllowed, InvalidKey, NoKey, RelayError
 
@@ -51,12 +52,15 @@ class Principal:
         "demo",
         "digest",
         "expires",
+        "former",
         "group",
         "id",
         "limits",
         "models",
         "networks",
+        "on_revoke",
         "restricted",
+        "revoked",
         "weight",
     )
 
@@ -72,6 +76,8 @@ class Principal:
         group: str | None = None,
         abort_billing: AbortBilling = "delivered",
         weight: float = 1,
+        on_revoke: OnRevoke = "finish",
+        former: Mapping[bytes, float] | None = None,
         demo: bool = False,
     ) -> None:
         self.id = id
@@ -84,10 +90,15 @@ class Principal:
         self.group = group
         self.abort_billing = abort_billing
         self.weight = weight
+        self.on_revoke = on_revoke
+        self.former: Mapping[bytes, float] = {} if former is None else former
+        """Digests it had before it was rotated, and until when each is good (Unix time, seconds)."""
         self.demo = demo
         """Usable from loopback only."""
-        self.restricted = bool(demo or networks or expires is not None)
+        self.restricted = bool(demo or networks or former or expires is not None)
         """Whether the digest alone is not enough."""
+        self.revoked = False
+        """A reload has taken it away: whoever has not begun yet is refused."""
         self._pattern: re.Pattern[str] | None = None
         self._allowed: dict[str, bool] | None = None
 
@@ -110,11 +121,14 @@ class Principal:
             pattern = self._pattern = _compile(tuple(self.models))
         return pattern.match(model) is not None
 
-    def refuse(self, client_ip: str | None, wall: float, local: bool) -> None:
+    def refuse(self, digest: bytes, client_ip: str | None, wall: float, local: bool) -> None:
         """Raise when the key is right but may not be used now, or not from there."""
         error: RelayError
+        until = self.former.get(digest)
         if self.expires is not None and wall >= self.expires:
             error = InvalidKey("This API key has expired.")
+        elif until is not None and wall >= until:
+            error = InvalidKey("This API key has been replaced: use the new one.")
         elif not self._may_come_from(client_ip, local):
             error = AddressNotAllowed()
         else:
@@ -202,11 +216,14 @@ class Principals:
         """Two principals share neither an id (their use would be one) nor a key (whose call?)."""
         if principal.id in self:
             raise ValueError(f"two keys have the id {principal.id}")
-        other = self._find(principal.digest)
-        if other is not None:
-            raise ValueError(f"{other.id} and {principal.id}: same key")
+        digests = [principal.digest, *principal.former]
+        for digest in digests:
+            other = self._find(digest)
+            if other is not None:
+                raise ValueError(f"{other.id} and {principal.id}: same key")
         self.by_id[principal.id] = principal
-        self.by_digest[principal.digest] = principal
+        for digest in digests:
+            self.by_digest[digest] = principal
 
     def add_demo(self, key: str, models: Sequence[str], id: str = "demo") -> Principal:
         """Let `key` in for `models`, from loopback only; it makes way for a configured key's id."""
@@ -215,6 +232,10 @@ class Principals:
         principal = Principal(id, key_digest(key), models=models, demo=True)
         self.add(principal)
         return principal
+
+    def knows(self, digest: bytes) -> bool:
+        """Whether this is the digest of a key, or was before a rotation."""
+        return digest in self.by_digest or self._filed.of_digest(digest) is not None
 
     def retire(self, breathe: Callable[[], None]) -> None:
         """Forgets everybody little by little, in any thread. Only when nobody will ask again."""
@@ -229,8 +250,12 @@ class Principals:
         principal = self.by_digest.get(digest)
         if principal is None:
             key = self._filed.of_digest(digest)
-            if key is not None:
-                principal = self.by_digest[digest] = _compiled(key, digest)
+            own = None if key is None else _digest_of(key)
+            if key is not None and own is not None:
+                # By whichever of its digests it calls, it is one.
+                principal = _compiled(key, own)
+                for one in (digest, own, *principal.former):
+                    self.by_digest[one] = principal
         return principal
 
     def authenticate(
@@ -257,7 +282,7 @@ class Principals:
         if principal is None:
             raise InvalidKey
         if principal.restricted:
-            principal.refuse(client_ip, wall, local)
+            principal.refuse(digest, client_ip, wall, local)
         return principal
 
 
@@ -283,6 +308,8 @@ def _compiled(key: KeyLike, digest: bytes) -> Principal:
         group=key.group,
         abort_billing=key.abort_billing,
         weight=key.weight,
+        on_revoke=key.on_revoke,
+        former={one.hash: _unix(one.until) for one in key.previous},
     )
 
 

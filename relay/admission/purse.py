@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from relay.admission.budgets import DAYS, MONTHS
 from relay.admission.memory import (
-    BUDGETS,
     COST,
     LIMITS,
     REQUESTS,
@@ -15,6 +15,7 @@ from relay.admission.memory import (
     limit_of,
     model_of,
 )
+from relay.admission.period import Period
 from relay.admission.refusals import Named, go_duration
 from relay.admission.windows import Machine, TokenBucket
 
@@ -48,7 +49,9 @@ class Purse:
         "counts_money",
         "counts_tokens",
         "entries",
+        "limits_money",
         "machines",
+        "periods",
     )
 
     def __init__(self, key: Account, group: Account | None, model: str | None = None) -> None:
@@ -73,6 +76,13 @@ class Purse:
             unit in (TOKENS_WORST, COST) for machine, unit in self.entries if not machine.shadow
         )
         """An answer that grew past its reservation would overspend."""
+        self.limits_money = any(unit == COST and not m.shadow for m, unit in self.entries)
+        """What a call costs may refuse it."""
+        self.periods = 0
+        """Of the budgets that refuse, whether there are some per day and per month: the bits of `Budgets.away`."""
+        for machine, _ in self.entries:
+            if isinstance(machine, Period) and not machine.shadow:
+                self.periods |= MONTHS if machine.is_month else DAYS
         self._requests = self._buckets("rpm")
         self._tokens = self._buckets("tpm")
 
@@ -92,7 +102,7 @@ class Purse:
     @property
     def has_budgets(self) -> bool:
         """A limit of a day or month is among those of `entries` that refuse."""
-        return any(limit_of(name) in BUDGETS and not m.shadow for _, name, m, _ in self.named())
+        return self.periods != 0
 
     def headers(self, tick: int) -> bytes:
         """The `x-ratelimit-*` lines, of the tighter of key and group; empty without rates."""

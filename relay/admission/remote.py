@@ -175,10 +175,12 @@ class RemoteGate(Gate):
     def follow(self, levels: Mapping[str, Sequence[Level]]) -> None:
         """What is used of the limits of these keys."""
         for key, told in levels.items():
-            purse = self._purses.get(key)
-            if purse is not None:
+            principal = self._principals.of_id(key)
+            if principal is not None:
                 self._told.add(key)
-                for (_, _, machine, _), level in zip(purse.machines, told, strict=False):
+                for (_, _, machine, _), level in zip(
+                    self.purse(principal).machines, told, strict=False
+                ):
                     machine.follow(level)
 
     # -- what whoever owns the link asks --

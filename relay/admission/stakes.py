@@ -13,7 +13,8 @@ from __future__ import annotations
 from typing import Final
 
 from relay.admission.kinds import DAY, LARGEST, PERMITS, REFUNDED, Delta, Told, kind_of
-from relay.admission.windows import MINUTE, Machine, end_of_day, end_of_month
+from relay.admission.period import end_of_day, end_of_month
+from relay.admission.windows import MINUTE, Machine
 
 HORIZON: Final = 10.0
 """Seconds of its use that a process wants to have in hand."""

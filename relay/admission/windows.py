@@ -1,4 +1,4 @@
-"""The machines that count one limit each: a bucket, permits, a calendar period.
+"""The machines that count one limit each: a bucket, permits; a calendar period is in `period`.
 
 Rules that hold inside: integers only; a machine is told the time and never reads it; rates are told
 a monotonic `tick` in milliseconds, periods a unix time; `lacks` decides and `take` commits, so that
@@ -9,16 +9,11 @@ the stamp `take` gave. One thread uses them: exactness comes from never awaiting
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 MINUTE: Final = 60_000
 """Milliseconds in which an empty bucket becomes full; also the parts a token is counted in, so that
 a bucket gains exactly `limit` parts per millisecond and no fraction is ever rounded."""
-
-DAY: Final = 86_400
-"""Seconds; unix time has no leap seconds, so UTC days start at its multiples."""
 
 MOST_LOWS: Final = 64
 """Low points a bucket remembers; in practice a handful."""
@@ -282,76 +277,3 @@ class Permits(Machine):
 
     def adopt(self, level: Level) -> None:
         pass
-
-
-class Period(Machine):
-    """A budget of one calendar period in UTC: what was spent and what running calls hold.
-
-    `_ends` names the period. It only moves forward: a wall clock that is set back gets no fresh
-    budget. A call belongs to the period that admitted it; when that one is over, its settlement has
-    nowhere to go.
-    """
-
-    __slots__ = ("_end_after", "_ends", "_reserved", "_spent")
-
-    def __init__(self, limit: int, end_after: Callable[[float], int]) -> None:
-        super().__init__(limit)
-        self._end_after = end_after
-        self._ends = 0
-        self._spent = 0
-        self._reserved = 0
-
-    def lacks(self, amount: int, tick: int, wall: float) -> bool:
-        if wall >= self._ends:
-            self._ends = self._end_after(wall)
-            self._spent = self._reserved = 0
-        return self._spent + self._reserved + amount > self.limit and amount > 0
-
-    def take(self, amount: int) -> int:
-        self._reserved += amount
-        return self._ends
-
-    def settle(self, stamp: int, amount: int, actual: int, tick: int = 0) -> None:
-        if stamp == self._ends:
-            self._reserved -= amount
-            self._spent += actual
-
-    def wait(self, amount: int, tick: int = 0) -> float | None:
-        return None
-
-    def used(self, tick: int, wall: float) -> int:
-        return 0 if wall >= self._ends else self._spent + self._reserved
-
-    def relimit(self, limit: int, tick: int = 0) -> None:
-        self.limit = limit
-
-    def at_rest(self, tick: int, wall: float) -> bool:
-        return wall >= self._ends or not (self._spent or self._reserved)
-
-    def level(self) -> Level:
-        return self._ends, self._spent
-
-    def follow(self, level: Level) -> None:
-        self._ends, self._spent = level
-
-    def shift(self, amount: int, actual: int) -> None:
-        self._spent += actual
-
-    def adopt(self, level: Level) -> None:
-        ends, spent = level
-        if ends > self._ends:
-            self._ends, self._spent, self._reserved = ends, spent, 0
-        elif ends == self._ends and spent > self._spent:
-            self._spent = spent
-
-
-def end_of_day(wall: float) -> int:
-    """Unix time at which the UTC day of `wall` ends."""
-    return (int(wall // DAY) + 1) * DAY
-
-
-def end_of_month(wall: float) -> int:
-    """Unix time at which the UTC month of `wall` ends."""
-    day = datetime.fromtimestamp(wall, UTC)
-    year, month = (day.year + 1, 1) if day.month == 12 else (day.year, day.month + 1)
-    return int(datetime(year, month, 1, tzinfo=UTC).timestamp())

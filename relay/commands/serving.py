@@ -20,7 +20,8 @@ def serve(arguments: argparse.Namespace) -> int:
     from relay.workers.start import serve as serve_config
 
     try:
-        return serve_config(path, human=True if arguments.text else None)
+        human = True if arguments.text else None
+        return serve_config(path, human=human, watches=not arguments.no_watch)
     except ConfigErrors as errors:
         raise failure(errors, path, note) from None
 
@@ -69,6 +70,10 @@ def _summary(config: Config) -> str:
 def serve_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text", action="store_true", help="text on stderr, also where it is no terminal"
+    )
+
+    parser.add_argument(
+        "--no-watch", action="store_true", help="reload at SIGHUP only, not when the files change"
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from array import array
 from bisect import bisect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from socket import AF_INET, inet_pton
@@ -24,7 +24,14 @@ from pydantic import ValidationError
 
 from relay.config.faults import Fault, explain
 from relay.config.keylines import Problem, Report, Unreadable, Wrong, batches, parse, variables
-from relay.config.keytable import NO_LIMITS, FiledKey, FiledLimits, KeyTable, Plan
+from relay.config.keytable import (
+    NO_LIMITS,
+    FiledKey,
+    FiledLimits,
+    FormerHash,
+    KeyTable,
+    Plan,
+)
 from relay.config.model import KeyConfig
 from relay.config.rules import KnownKeys, key_files, known_keys, limited_models, nearest
 from relay.config.types import SHORTEST_KEY, Reading, is_placeholder, is_sendable
@@ -45,7 +52,7 @@ def without_a_break() -> None:
 
 
 class _Line(Struct, gc=False, forbid_unknown_fields=True):
-    """A line as it is written. A null counts as not written."""
+    """A line as most are written. A null counts as not written; what was rotated is read by the model."""
 
     id: Annotated[str, Meta(min_length=1, max_length=128)]
     key: str | None = None
@@ -120,13 +127,17 @@ class KeyFiles:
 
     def read(self, path: Path) -> bytes:
         """Adds the keys of a file. Returns the SHA-256 of what was read. Raises Unreadable."""
-        self._files.append(str(path))
+        return self.take(str(path), batches(path))
+
+    def take(self, name: str, lines_of: Iterable[list[bytes]]) -> bytes:
+        """Adds the keys of these lines, as if they stood in a file of this name."""
+        self._files.append(name)
         self._starts.append(len(self._lines))
         digest = hashlib.sha256()
-        self._wrong = wrong = Report(str(path))
+        self._wrong = wrong = Report(name)
         number = 0
         quick, add = self._quick, self._add
-        for lines in batches(path):
+        for lines in lines_of:
             digest.update(b"".join(lines))
             for line in lines:
                 number += 1
@@ -142,10 +153,37 @@ class KeyFiles:
         self.faults += wrong.faults()
         return digest.digest()
 
+    def look(self, path: Path) -> Iterator[tuple[int, FiledKey | str | Wrong]]:
+        """Every key of a file with its line, by itself: none is remembered. A text is the id of one that is left out.
+        Raises Unreadable.
+        """
+        self._files.append(str(path))
+        number = 0
+        for lines in batches(path):
+            for line in lines:
+                number += 1
+                out = len(self.table.left_out)
+                try:
+                    key = self._quick(line) or self._thorough(line, number)
+                except Wrong as problems:
+                    yield number, problems
+                    continue
+                if key is not None:
+                    yield number, key
+                elif len(self.table.left_out) > out:
+                    yield number, self.table.left_out[-1]
+
+    def place(self, id: str) -> str:
+        """File and line of an entry that was left out."""
+        return self._known.ids[id]
+
     def _add(self, key: FiledKey, number: int) -> None:
         """Raises Wrong when its id or the key itself is taken."""
         id, digest, known = key.id, key.hash, self._known
         place = taken = None
+        for former in key.previous:
+            if former.hash in known.digests:
+                digest = former.hash
         if id in known.ids or digest in known.digests:
             place = known.ids.get(id)
         else:
@@ -153,6 +191,8 @@ class KeyFiles:
             if taken is None:
                 self._lines.append(number)
                 return
+            if taken is key:
+                raise Wrong([(("previous",), "holds the same key twice")])
             place = self._place(taken) if taken.id == id else None
         if place is not None:
             raise Wrong([(("id",), f"'{id}' is already the id of {place}")])
@@ -236,7 +276,7 @@ class KeyFiles:
         if key is None or problems:
             raise Wrong(problems)
         if key.digest is None:
-            self._leave_out(key.id, number)
+            self._leave_out(key, number)
             return None
         if key.key is not None and len(key.key.get_secret_value()) < SHORTEST_KEY:
             self.table.weak.append(key.id)
@@ -246,12 +286,17 @@ class KeyFiles:
             (models, limits, key.group, key.weight, key.abort_billing, key.on_revoke)
         )
         assert plan is not None, "a rule has looked for the group"
-        return FiledKey(key.id, key.digest, plan.plan, key.expires, tuple(map(str, key.allow_ips)))
+        former = tuple([FormerHash(one.hash, one.until) for one in key.previous])
+        addresses = tuple(map(str, key.allow_ips))
+        return FiledKey(key.id, key.digest, plan.plan, key.expires, addresses, former)
 
-    def _leave_out(self, id: str, number: int) -> None:
+    def _leave_out(self, key: KeyConfig, number: int) -> None:
         """An entry without a key or a hash. Its id is taken all the same."""
+        id = key.id
         if id not in self._known.ids and self.table.of_id(id) is None:
             self.table.left_out.append(id)
+            if key.on_revoke == "cut":
+                self.table.cut.append(id)
             self._known.ids[id] = f"{self._files[-1]}:{number}"
 
     def _rules(self, data: Mapping[str, Any]) -> Iterator[Problem]:

@@ -65,6 +65,13 @@ class Plan(Struct, frozen=True, gc=False):
     on_revoke: Literal["finish", "cut"] = "finish"
 
 
+class FormerHash(Struct, frozen=True, gc=False):
+    """As `model.PreviousKey`."""
+
+    hash: bytes
+    until: datetime
+
+
 class FiledKey(Struct, frozen=True, gc=False):
     """One key. Reads like a `model.KeyConfig` whose key is known by its hash."""
 
@@ -74,6 +81,7 @@ class FiledKey(Struct, frozen=True, gc=False):
     expires: datetime | None = None
     addresses: tuple[str, ...] = ()
     """`allow_ips` as text: a network takes ten times the room, and most keys are not in use."""
+    previous: tuple[FormerHash, ...] = ()
 
     @property
     def allow_ips(self) -> tuple[Network, ...]:
@@ -123,7 +131,7 @@ class Use:
 class KeyTable:
     """All keys of all key files, and what notices say of them. Filled once, then only read."""
 
-    __slots__ = ("_by_digest", "_by_id", "expiring", "keys", "left_out", "weak")
+    __slots__ = ("_by_digest", "_by_id", "cut", "expiring", "keys", "left_out", "weak")
 
     def __init__(self) -> None:
         # One table of 100,000 would hold the interpreter for 15 ms whenever it grows.
@@ -135,6 +143,8 @@ class KeyTable:
         """Those that expire, in the same order."""
         self.left_out: list[str] = []
         """Ids of entries without a key or a hash; they are no keys of this table."""
+        self.cut: list[str] = []
+        """Those of them that ask for an end of running answers."""
         self.weak: list[str] = []
         """Ids of keys that are short enough to be guessed."""
 
@@ -145,7 +155,7 @@ class KeyTable:
         return self._by_id[hash(id) % SHARDS].get(id)
 
     def of_digest(self, digest: bytes) -> FiledKey | None:
-        """The key with this SHA-256 (32 bytes)."""
+        """The key that has this SHA-256 (32 bytes), or had it before a rotation."""
         return self._by_digest[digest[0] % SHARDS].get(digest)
 
     def add(self, key: FiledKey) -> FiledKey | None:
@@ -159,9 +169,30 @@ class KeyTable:
         if taken is not key:
             del ids[id]
             return taken
+        twin = self._add_former(key) if key.previous else None
+        if twin is not None:
+            del ids[id]
+            return twin
         self.keys.append(key)
         if key.expires is not None:
             self.expiring.append(key)
+        return None
+
+    def _add_former(self, key: FiledKey) -> FiledKey | None:
+        """Adds what the key was before. Returns who has one of these hashes already, if need be the key itself; then
+        none of its hashes is there.
+        """
+        added = [key.hash]
+        for former in key.previous:
+            digest = former.hash
+            known = self._by_digest[digest[0] % SHARDS]
+            taken = known.get(digest)
+            if taken is not None:
+                for one in added:
+                    del self._by_digest[one[0] % SHARDS][one]
+                return taken
+            known[digest] = key
+            added.append(digest)
         return None
 
     def uses(self, breathe: Callable[[], None]) -> list[Use]:

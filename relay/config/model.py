@@ -95,10 +95,18 @@ class Admin(Section):
         None, description="Needed to look, but for /livez and /readyz (default: none)"
     )
 
+    @property
+    def secret(self) -> str | None:
+        """The token itself."""
+        return None if self.token is None else self.token.get_secret_value()
+
 
 class State(Section):
     path: FilePath = Field(
         Path("state"), validate_default=True, description="Folder of budgets and usage (SQLite)"
+    )
+    retention: Duration = Field(
+        90 * 86400.0, description="Calls are kept for so long, then their sums by day, for good"
     )
 
 
@@ -237,6 +245,13 @@ class Limits(ModelLimits):
     )
 
 
+class PreviousKey(Section):
+    """What a key was before it was rotated."""
+
+    hash: KeyHash = Field(description="SHA-256 of the key before a rotation (required)")
+    until: Instant = Field(description="Refused from then on, UTC (required)")
+
+
 class KeyConfig(Section):
     """A key of ours, for one client."""
 
@@ -246,6 +261,9 @@ class KeyConfig(Section):
     )
     hash: KeyHash | None = Field(
         None, description="Or its SHA-256, as `relay keys new` writes it (default: none)"
+    )
+    previous: list[PreviousKey] = Field(
+        [], description="What it was before `relay keys rotate`, good for a while (default: none)"
     )
     models: list[Text] = Field(
         ["*"], description="Models it may use; * fits anything (default: all)"
@@ -295,6 +313,7 @@ class Config(Section):
 
     _path: Path = PrivateAttr(Path("config.yaml"))
     _digest: str = PrivateAttr("")
+    _whole: bool = PrivateAttr(False)
     _notices: list[str] = PrivateAttr(default_factory=list)
     _filed: KeyTable = PrivateAttr(default_factory=KeyTable)
 
@@ -326,9 +345,12 @@ class Config(Section):
         unwritten = isinstance(data, dict) and not data.get("state")
         return {**data, "state": {}} if unwritten else data
 
-    def stamp(self, path: Path, digest: str, filed: KeyTable, notices: list[str]) -> None:
+    def stamp(
+        self, path: Path, digest: str, whole: bool, filed: KeyTable, notices: list[str]
+    ) -> None:
         """Says where this reading came from, and what its key files held; the reader does so once."""
-        self._path, self._digest, self._filed, self._notices = path, digest, filed, notices
+        self._path, self._digest, self._whole = path, digest, whole
+        self._filed, self._notices = filed, notices
 
     @property
     def path(self) -> Path:
@@ -338,6 +360,11 @@ class Config(Section):
     def digest(self) -> str:
         """SHA-256 of the file and its key files, in hex."""
         return self._digest
+
+    @property
+    def whole(self) -> bool:
+        """The file ends with the end of a line: one that does not is taken for half of the next version."""
+        return self._whole
 
     @property
     def notices(self) -> list[str]:

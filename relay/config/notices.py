@@ -7,27 +7,24 @@ in effect yet: who makes one work removes its row.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
-from relay.config.keytable import FiledLimits, KeyTable, Plan, Use
+from relay.config.keytable import STEP, FiledLimits, KeyTable, Plan, Use
 from relay.config.model import Config, KeyConfig, Limits
 from relay.config.types import SHORTEST_KEY, Section
+from relay.config.values import write_instant
 
 SHOWN_PLACES: Final = 3
 """Of many places with the same notice, the first few are named."""
 
+SOON: Final = timedelta(days=14)
+"""Before its end a key is named: time enough to hand out another."""
+
 SHOWN_PATTERNS: Final = 20
 """Patterns that fit no model, each with a notice of its own."""
-
-BUDGETS: Final = (
-    "requests_per_day",
-    "tokens_per_day",
-    "tokens_per_month",
-    "usd_per_day",
-    "usd_per_month",
-)
 
 
 class Pending(NamedTuple):
@@ -42,27 +39,7 @@ class Pending(NamedTuple):
     """Only if it stands in the file: its default promises nothing."""
 
 
-def _any(value: Any) -> bool:
-    return value is not None
-
-
 PENDING: Final = (
-    Pending(
-        ("state.path",),
-        lambda path: path.name != "state",
-        "nothing is stored there yet.",
-    ),
-    Pending(
-        tuple(f"{owner}.*.limits.{name}" for owner in ("keys", "groups") for name in BUDGETS),
-        _any,
-        "budgets are counted in memory for now: they start from nothing when the relay restarts.",
-    ),
-    Pending(("prices",), bool, "recorded traffic is not priced at other models' rates yet."),
-    Pending(
-        ("keys.*.on_revoke",),
-        lambda policy: policy != "finish",
-        "running answers of a revoked key are not cut yet: they finish.",
-    ),
     Pending(
         ("observability.log_content",),
         bool,
@@ -71,10 +48,38 @@ PENDING: Final = (
 )
 
 
-def notices(config: Config, filed: KeyTable, breathe: Callable[[], None]) -> list[str]:
-    """`filed` is what the key files held."""
+def notices(config: Config, filed: KeyTable, wall: float, breathe: Callable[[], None]) -> list[str]:
+    """`filed` is what the key files held, `wall` the Unix time in seconds."""
     keys = _Filed(filed, filed.uses(breathe))
-    return [sentence for tell in _TELLERS for sentence in tell(config, keys)]
+    found = [sentence for tell in _TELLERS for sentence in tell(config, keys)]
+    soon = expiring(config, filed, wall, breathe)
+    return found if soon is None else [*found, soon]
+
+
+def expiring(
+    config: Config, filed: KeyTable, wall: float, breathe: Callable[[], None]
+) -> str | None:
+    """Which keys expire soon, if any do; those that have are not new to anybody."""
+    now = datetime.fromtimestamp(wall, UTC)
+    last = now + SOON
+    found = [
+        (key.expires, key.id)
+        for key in config.keys
+        if key.expires is not None and now < key.expires <= last and key.digest is not None
+    ]
+    for number, filed_key in enumerate(filed.expiring):
+        if number % STEP == 0:
+            breathe()
+        expires = filed_key.expires
+        if expires is not None and now < expires <= last:
+            found.append((expires, filed_key.id))
+    if not found:
+        return None
+    found.sort()
+    names = _some(_quoted([id for _, id in found]))
+    verb = "expires" if len(found) == 1 else "expire"
+    first = write_instant(found[0][0])
+    return f"keys: {names} {verb} within {SOON.days} days, the first at {first}."
 
 
 class _Filed(NamedTuple):
@@ -213,23 +218,49 @@ def _named_like_a_label(config: Config, filed: _Filed) -> Iterator[str]:
 
 
 def _unpriced(config: Config, filed: _Filed) -> Iterator[str]:
-    """Money limits over models that cost nothing, as far as the file tells."""
-    unpriced = [n for n, model in config.models.items() if model.pool and model.price is None]
-    patterns = {
-        pattern
-        for rights, _, _ in _holders(config, filed)
-        if _has_usd(rights.limits)
-        or (rights.group is not None and _has_usd(config.groups[rights.group].limits))
-        for pattern in rights.models
-    }
-    found = [n for n in unpriced if any(fnmatchcase(n, pattern) for pattern in patterns)]
-    if found:
-        names = _some([f"models.{name}" for name in found])
-        yield f"{names}: without a price, calls cost nothing and no usd limit stops them."
+    """Models of which nobody says what they cost, for keys whose money is limited."""
+    unpriced = [name for name in config.models if _costs_unsaid(config, name)]
+    if not unpriced:
+        return
+    holders = [(holder, _limits_over(config, holder[0])) for holder in _holders(config, filed)]
+    for name, model in config.models.items():
+        keys = _Names()
+        for (rights, ids, count), limits in holders:
+            if any(_limits_money(each, name) for each in limits) and _may_use(rights, name):
+                keys.add(_quoted(ids), count)
+        passed = _some([other for other in model.fallback if other in unpriced])
+        if keys and name in unpriced:
+            yield f"models.{name} has no price: {keys}, with a usd limit, {keys.verb} refused there."
+        elif keys and passed:
+            yield f"models.{name}.fallback: {passed} {passed.verb} passed over for keys with a usd limit."
 
 
-def _has_usd(limits: Limits | FiledLimits) -> bool:
-    return limits.usd_per_day is not None or limits.usd_per_month is not None
+def _costs_unsaid(config: Config, name: str) -> bool:
+    """Whether an upstream serves the model, not the demo, and it has no price."""
+    model, active = config.models[name], config.active_upstreams
+    kinds = {active[entry.upstream].kind for entry in model.pool if entry.upstream in active}
+    return model.price is None and bool(kinds - {"demo"})
+
+
+def _limits_over(config: Config, rights: KeyConfig | Plan) -> list[Limits | FiledLimits]:
+    """A key's own limits and its group's."""
+    group = [] if rights.group is None else [config.groups[rights.group].limits]
+    return [rights.limits, *group]
+
+
+def _limits_money(limits: Limits | FiledLimits, model: str) -> bool:
+    """Whether they can refuse a call to this model for what it costs."""
+    own = limits.models.get(model)
+    # Limits that only count make those of single models only count, too.
+    return not limits.shadow and any(
+        not each.shadow and (each.usd_per_day is not None or each.usd_per_month is not None)
+        for each in (limits, own)
+        if each is not None
+    )
+
+
+def _may_use(rights: KeyConfig | Plan, model: str) -> bool:
+    return any(fnmatchcase(model, pattern) for pattern in rights.models)
 
 
 # --- what is not in effect yet --------------------------------------------------------------------

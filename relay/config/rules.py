@@ -153,11 +153,10 @@ def _keys_differ(data: Any, base: Path) -> Iterator[Problem]:
                 yield Problem((*loc, "id"), f"'{name}' is already the id of keys[{first}]")
         if _given(key, "key") and _given(key, "hash"):
             yield Problem((*loc, "hash"), "is one too many: write either key or hash")
-        field, digest = _digest(key, base)
-        if digest is not None:
-            first = digests.setdefault(digest, index)
-            if first != index:
-                yield Problem((*loc, field), f"is the same key as that of keys[{first}]")
+        for place, digest in _digests(key, base):
+            if digest in digests:
+                yield Problem((*loc, *place), f"is the same key as that of keys[{digests[digest]}]")
+            digests.setdefault(digest, index)
 
 
 def _digest(key: Mapping[str, Any], base: Path) -> tuple[str, str | None]:
@@ -171,6 +170,17 @@ def _digest(key: Mapping[str, Any], base: Path) -> tuple[str, str | None]:
     except ValueError:
         return "key", None
     return "key", hashlib.sha256(secret.encode()).hexdigest() if secret else None
+
+
+def _digests(key: Mapping[str, Any], base: Path) -> Iterator[tuple[Loc, str]]:
+    """What the key is and was: the options that say so, and SHA-256 in hex."""
+    field, digest = _digest(key, base)
+    if digest is not None:
+        yield (field,), digest
+    for index, former in _entries(key, "previous"):
+        text = _text(former, "hash")
+        if text is not None:
+            yield ("previous", index, "hash"), text.removeprefix("sha256:").lower()
 
 
 class KnownKeys(NamedTuple):
@@ -190,11 +200,12 @@ def known_keys(data: Any, base: Path) -> KnownKeys:
     known = KnownKeys(base, _names(data, "groups"), _names(data, "models"), {}, {})
     for index, key in _entries(data, "keys"):
         place = f"keys[{index}]"
-        name, (_, digest) = _text(key, "id"), _digest(key, base)
+        name = _text(key, "id")
         if name is not None:
             known.ids.setdefault(name, place)
-        if digest is not None and re.fullmatch("[0-9a-f]{64}", digest):
-            known.digests.setdefault(bytes.fromhex(digest), place)
+        for _, digest in _digests(key, base):
+            if re.fullmatch("[0-9a-f]{64}", digest):
+                known.digests.setdefault(bytes.fromhex(digest), place)
     return known
 
 

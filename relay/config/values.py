@@ -100,7 +100,7 @@ def read_time_limit(value: Any) -> float:
 def write_duration(seconds: float) -> str:
     if seconds and seconds < 1:
         return f"{seconds * 1000:g}ms"
-    for unit in ("h", "m"):
+    for unit in ("d", "h", "m"):
         if seconds and seconds % _UNIT_SECONDS[unit] == 0:
             return f"{seconds / _UNIT_SECONDS[unit]:.0f}{unit}"
     return f"{seconds:g}s"

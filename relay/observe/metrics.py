@@ -89,6 +89,10 @@ class Sources(Protocol):
         """(store, failed operations)"""
         return ()
 
+    def ledger_calls(self) -> tuple[int, int]:
+        """Calls written, calls lost."""
+        return 0, 0
+
     def log_dropped(self) -> int:
         """Lines of both logs."""
         return 0
@@ -207,6 +211,9 @@ class Metrics:
         sources = self.sources
         out["relay_store_up"] = {(store,): int(up) for store, up in sources.store_up()}
         out["relay_store_errors_total"] = _by_name(sources.store_errors())
+        written, lost = sources.ledger_calls()
+        out["relay_ledger_calls_total"] = {(): written}
+        out["relay_ledger_dropped_total"] = {(): lost}
         out["relay_worker_restarts_total"] = {(): sources.worker_restarts()}
         out["relay_log_dropped_total"] = {(): sources.log_dropped()}
         out["relay_config_last_reload_successful"] = {(): self._reload_successful}

@@ -19,6 +19,8 @@ from relay.observe.accesslog import AccessLog
 from relay.observe.metrics import Sources
 from relay.proxy import Proxy
 from relay.snapshot import Snapshot
+from relay.state.keeper import Keeper
+from relay.state.ledger import Ledger
 from relay.upstream.queue import queue_of
 
 
@@ -31,15 +33,19 @@ class Seen(Sources):
         gate: Gate,
         memory: Memory,
         access_log: AccessLog,
+        ledger: Ledger,
         snapshot: Callable[[], Snapshot],
         log_dropped: Callable[[], int],
+        keeper: Keeper,
     ) -> None:
         self._proxy = proxy
         self._gate = gate
         self._memory = memory
         self._access_log = access_log
+        self._ledger = ledger
         self._snapshot = snapshot
         self._log_dropped = log_dropped
+        self._keeper = keeper
         self._started = monotonic()
 
     def inflight_streams(self) -> Iterable[tuple[str, str, int]]:
@@ -104,13 +110,19 @@ class Seen(Sources):
 
     def store_up(self) -> Iterable[tuple[str, bool]]:
         gate = self._gate
-        return [("redis", not gate.away)] if isinstance(gate, StoreGate) else [("memory", True)]
+        if isinstance(gate, StoreGate):
+            return [("redis", not gate.away)]
+        return [("memory", True), *self._keeper.store_up()]
 
     def store_errors(self) -> Iterable[tuple[str, int]]:
         gate = self._gate
         if isinstance(gate, StoreGate):
             return [("redis", gate.failures)]
-        return [("memory", gate.failures)] if isinstance(gate, RemoteGate) else []
+        asked = [("memory", gate.failures)] if isinstance(gate, RemoteGate) else []
+        return [*asked, *self._keeper.store_errors()]
+
+    def ledger_calls(self) -> tuple[int, int]:
+        return self._ledger.recorded, self._ledger.dropped
 
     def status(self) -> StatusReport:
         """The state of things for the status page."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
+from relay.admission.budgets import Budgets
 from relay.admission.gate import Gate
 from relay.admission.principals import Principals
 from relay.admission.store import StoreGate
@@ -21,11 +22,27 @@ def store_gate(config: Config, principals: Principals, processes: int) -> StoreG
     return StoreGate(principals, config.groups, _new_name, processes)
 
 
-def store_link(config: Config, gate: Gate) -> StoreLink | None:
+class NoLink:
+    """There is no store."""
+
+    async def start(self) -> None:
+        """Nothing to wait for."""
+
+    async def close(self) -> None:
+        """Nothing to say."""
+
+
+def gate_of(config: Config, principals: Principals, processes: int) -> Gate:
+    """The gate of a process that serves alone, or shares its limits by a store."""
+    shared = store_gate(config, principals, processes)
+    return shared or Gate(principals, config.groups, Budgets(kept=True))
+
+
+def store_link(config: Config, gate: Gate) -> StoreLink | NoLink:
     """What connects such a gate with its store."""
     address = config.store_address
     if address is None or not isinstance(gate, StoreGate):
-        return None
+        return NoLink()
     # Only here: without a store the library need not be there.
     from relay.quota.link import StoreLink
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from time import time
 from typing import Final
 
 import uvloop
@@ -16,12 +17,15 @@ from aiohttp import web
 
 from relay import admin, banner, process, reload
 from relay.admission.authority import Authority
+from relay.admission.budgets import Budgets
 from relay.admission.principals import Principals
 from relay.config.model import Config
 from relay.equipment import Demo, Memory
+from relay.following import Following, Still
 from relay.health import BEAT
 from relay.observe import logs
 from relay.snapshot import Snapshot
+from relay.state.keeper import Keeper
 from relay.timers import TICK
 from relay.upstream.directory import Directory
 from relay.upstream.shares import limits_of
@@ -49,13 +53,18 @@ class Hub:
         self._memory = Memory(loop, Directory(), process.log_bug)
         self._demo = Demo(NO_PORT, "", seat.demo_key)
         self._snapshot = snapshot = self.compile(config)
-        self._authority = Authority(snapshot.principals, config.groups)
+        budgets = Budgets(kept=config.store_address is None, patient=True)
+        self._authority = Authority(snapshot.principals, config.groups, budgets)
+        self._keeper = Keeper.of(loop, config, self._authority.gate)
         self.members = Members(self._authority, seat.board)
         self.members.on_serving = self._announce
-        self._overview = Overview(self.members, seat.board, snapshot)
+        self.members.on_heard = self._charge
+        self._overview = Overview(self.members, seat.board, snapshot, self._keeper)
         self.metrics = self._overview.metrics
         self._guard = admin.Guard(None)
-        self._reloading = Reloading(self)
+        self._pace = reload.Pace()
+        self._reloading = Reloading(self, self._pace)
+        self._following = Following(self, self._pace, watches=seat.watches)
         self._stop = asyncio.Event()
         self._runner: web.AppRunner | None = None
         self._beat: asyncio.TimerHandle | None = None
@@ -69,11 +78,13 @@ class Hub:
     async def run(self) -> None:
         """Until the parent says that it is over: when no worker is left."""
         try:
+            self._keeper.start()
             await self._open_admin()
             await self.members.start(self._seat.link)
-            self._loop.add_signal_handler(child.RELOAD, self._reloading.ask)
+            self._loop.add_signal_handler(child.RELOAD, self._following.ask)
             self._loop.add_signal_handler(child.STOP, self._stop.set)
             child.listen_to_orders()
+            self._following.start()
             self._tick()
             process.settle_memory()
             await self._stop.wait()
@@ -91,8 +102,10 @@ class Hub:
     async def _close(self) -> None:
         if self._beat is not None:
             self._beat.cancel()
-        await self._reloading.close()
+        self._pace.hurry()
+        await self._following.close()
         self.members.close()
+        self._keeper.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -100,6 +113,10 @@ class Hub:
         self._overview.beat()
         self._overview.log_lost = self._log_dropped()
         self._beat = self._loop.call_later(BEAT, self._tick)
+
+    def _charge(self) -> None:
+        """Every worker that runs has told what it holds: what else was reserved belongs to nobody any more."""
+        self._keeper.say_charged(self._authority.gate.budgets.charge())
 
     def _announce(self) -> None:
         """All workers serve: the relay says so, once in its life."""
@@ -114,6 +131,12 @@ class Hub:
 
     # -- configuration --
 
+    async def read_anew(self, still: Still) -> list[str]:
+        return await self._reloading.reload(still)
+
+    def reload_failed(self) -> None:
+        self.metrics.reloaded(successful=False, wall=time())
+
     def compile(self, config: Config, principals: Principals | None = None) -> Snapshot:
         return Snapshot(config, self._memory, self._demo, principals)
 
@@ -122,6 +145,7 @@ class Hub:
         old, self._snapshot = self._snapshot, snapshot
         purses = self._authority.reload(snapshot.principals, snapshot.config.groups)
         self._catch_up()
+        self._keeper.policy = snapshot.config.on_store_failure.budgets
         if source is not None:
             self._seat.board.accept(source)
         self._follow(source)
@@ -141,8 +165,7 @@ class Hub:
         self.members.follow(config.digest, source)
         self.members.obey(self.members.ledger.configure(limits_of(endpoints)))
         self._overview.configure(snapshot)
-        token = config.admin.token
-        self._guard.change(None if token is None else token.get_secret_value())
+        self._guard.change(config.admin.secret)
 
 
 def run(config: Config, seat: Seat) -> int:

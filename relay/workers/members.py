@@ -14,6 +14,7 @@ from time import time
 import msgspec
 
 from relay.admission.authority import Ask, Authority, Holder, Refusal
+from relay.admission.windows import Level
 from relay.observe import logs
 from relay.observe.exposition import Snapshot
 from relay.upstream.permits import Ledger, Order
@@ -42,6 +43,8 @@ LOOK = 0.05
 """Seconds between two looks at whom we wait for."""
 SECOND_LOOK = 0.01
 """Seconds until a call is refused by `concurrent`: as long as the news of an end may take, and more."""
+FRESH = 0.9
+"""Seconds between two tellings of what has been used through other workers: headers are never older than a second."""
 CONCURRENT = "concurrent"
 GRACE = 5.0
 """Seconds a new hub waits for a worker that runs and says nothing."""
@@ -73,6 +76,8 @@ class Member:
         self.refused: list[Refusal] = []
         self.orders: list[tuple[str, str, int]] = []
         self.notes: list[DownNote] = []
+        self.levels: dict[str, list[Level]] = {}
+        """What others have used."""
 
     def _received(self, frame: bytes) -> None:
         self._members.received(self, frame)
@@ -82,9 +87,10 @@ class Member:
 
     def take(self, authority: Authority) -> Down | None:
         """What it is to be told, once."""
-        if not (self.granted or self.refused or self.orders or self.notes):
+        if not (self.granted or self.refused or self.orders or self.notes or self.levels):
             return None
-        levels = {key: authority.levels(key) for key in self.keys}
+        levels, self.levels = self.levels, {}
+        levels = levels | {key: authority.levels(key) for key in self.keys}
         down = Down(levels, self.granted, self.refused, self.orders, self.notes)
         self.keys = set()
         self.granted, self.refused, self.orders, self.notes = [], [], [], []
@@ -110,12 +116,15 @@ class Members:
         self._flushing = False
         self._server: asyncio.Server | None = None
         self._look: asyncio.TimerHandle | None = None
+        self._refresh: asyncio.TimerHandle | None = None
         self.ledger = Ledger(board.workers, self._expected)
         self._source: bytes | None = None
         self._digest = ""
         self._changes: set[asyncio.Event] = set()
         self.on_serving: Callable[[], None] = _nothing
         """All workers accept connections."""
+        self.on_heard: Callable[[], None] = _nothing
+        """Those who outlived the last hub have told what they hold, or will not."""
         self.on_death: Callable[[Snapshot], None] = _ignore
         """A worker has gone, and these were its last numbers."""
 
@@ -124,9 +133,14 @@ class Members:
             lambda: Member(self).link,
             sock=listener,  # type: ignore[arg-type]
         )
+        if not self._expected:
+            self.on_heard()
         self._watch()
+        self._tell_levels()
 
     def close(self) -> None:
+        if self._refresh is not None:
+            self._refresh.cancel()
         if self._look is not None:
             self._look.cancel()
         if self._server is not None:
@@ -233,6 +247,15 @@ class Members:
             if self._members.get(member.worker) is member:
                 self._ask(member, [ask], now, wall, last=True)
 
+    def _tell_levels(self) -> None:
+        """Everybody is told how much of their limits the keys have used that have called anybody."""
+        self._refresh = self._loop.call_later(FRESH, self._tell_levels)
+        moved = self.authority.moved()
+        if len(self._members) > 1 and moved:
+            for member in self._members.values():
+                member.levels = moved
+            self._wake()
+
     def _note(
         self,
         member: Member,
@@ -292,6 +315,7 @@ class Members:
         self._expected.pop(worker, None)
         if self._expected:
             return
+        self.on_heard()
         held_back, self._held_back = self._held_back, []
         now, wall = self._loop.time(), time()
         for member, asks in held_back:

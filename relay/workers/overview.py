@@ -18,6 +18,7 @@ from relay.observe.exposition import Exposition, Processes, Snapshot
 from relay.observe.merging import Merging, totals
 from relay.observe.metrics import Metrics, Sources
 from relay.snapshot import Snapshot as Configuration
+from relay.state.keeper import Keeper
 from relay.workers import child
 from relay.workers.board import Board
 from relay.workers.members import Members
@@ -30,8 +31,11 @@ SCRAPE_WAIT = 0.3
 class Overview(Sources):
     """Lives as long as the hub."""
 
-    def __init__(self, members: Members, board: Board, configuration: Configuration) -> None:
+    def __init__(
+        self, members: Members, board: Board, configuration: Configuration, keeper: Keeper
+    ) -> None:
         self._members = members
+        self._keeper = keeper
         self._board = board
         self._configuration = configuration
         self._started = monotonic()
@@ -141,7 +145,7 @@ class Overview(Sources):
         limping = {each: None for m in self._members.present() for each in m.degraded}
         full = [f"worker {m.worker} is overloaded" for m in self._members.present() if m.overloaded]
         away = [f"worker {number} is away" for number in self._members.missing()]
-        return [*limping, *full, *away]
+        return [*limping, *self._keeper.degraded(), *full, *away]
 
     # -- metrics.Sources: what belongs to the whole --
 
@@ -160,7 +164,10 @@ class Overview(Sources):
         return [(name, 0, self._limit(name)) for name in self._configuration.endpoints]
 
     def store_up(self) -> Iterable[tuple[str, bool]]:
-        return () if self._shared else [("memory", True)]
+        return () if self._shared else [("memory", True), *self._keeper.store_up()]
+
+    def store_errors(self) -> Iterable[tuple[str, int]]:
+        return self._keeper.store_errors()
 
     @property
     def _shared(self) -> bool:

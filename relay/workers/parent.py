@@ -77,10 +77,13 @@ class _Post:
 class Parent:
     """Raises OSError when a port cannot be had."""
 
-    def __init__(self, config: Config, workers: int, streams: logs.Logs, *, human: bool) -> None:
+    def __init__(
+        self, config: Config, workers: int, streams: logs.Logs, *, human: bool, watches: bool
+    ) -> None:
         self._config = config
         self._streams = streams
         self._human = human
+        self._watches = watches
         self._places = sockets.reserve(config.server.listen)
         self._admin = sockets.listeners(config.admin.listen)
         self._link = link.listen()
@@ -166,6 +169,7 @@ class Parent:
             sockets.address_of(self._places),
             self._demo_key,
             self._human,
+            self._watches,
         )
         return partial((hub if post.index is None else worker).run, self._config, seat)
 
@@ -245,7 +249,7 @@ def _how(code: int) -> dict[str, str | int]:
     return {"signal": signal.Signals(-code).name} if code < 0 else {"code": code}
 
 
-def serve(config: Config, workers: int, *, human: bool | None) -> int:
+def serve(config: Config, workers: int, *, human: bool | None, watches: bool) -> int:
     """Runs a relay of several processes until it is told to stop. Returns the exit code."""
     streams = logs.setup(human=human, writer=PromptWriter(2))
     process.warn_of_the_interpreter()
@@ -253,7 +257,8 @@ def serve(config: Config, workers: int, *, human: bool | None) -> int:
     for notice in config.notices:
         log.warning("notice", notice=notice)
     try:
-        parent = Parent(config, workers, streams, human=os.isatty(2) if human is None else human)
+        human = os.isatty(2) if human is None else human
+        parent = Parent(config, workers, streams, human=human, watches=watches)
     except OSError as error:
         streams.close()
         sys.stderr.write(f"relay: {error.strerror or error}\n")

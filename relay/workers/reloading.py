@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from time import time
 from typing import Protocol
 
 from relay import reload
 from relay.admission.principals import Principals
 from relay.config import file
 from relay.config.model import Config
+from relay.following import Still
 from relay.observe import logs
-from relay.observe.metrics import Metrics
 from relay.snapshot import Snapshot
 from relay.workers.members import Member, Members
 from relay.workers.messages import Abandon, Commit, Prepare, Welcome
@@ -33,7 +32,6 @@ class Subject(Protocol):
     """The hub, as a reload sees it."""
 
     members: Members
-    metrics: Metrics
 
     @property
     def config(self) -> Config: ...
@@ -46,39 +44,14 @@ class Subject(Protocol):
 
 
 class Reloading:
-    """Reads the file when it is told to; once more if it was told again meanwhile."""
+    """Lives as long as the hub."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, subject: Subject, pace: reload.Pace) -> None:
         self._subject = subject
-        self._task: asyncio.Task[None] | None = None
-        self._again = False
         self._number = 0
-        self._pace = reload.Pace()
+        self._pace = pace
 
-    def ask(self) -> None:
-        if self._task is None:
-            self._task = asyncio.create_task(self._run())
-        else:
-            self._again = True
-
-    async def close(self) -> None:
-        self._again = False
-        self._pace.hurry()
-        if self._task is not None:
-            await self._task
-
-    async def _run(self) -> None:
-        while True:
-            self._again = False
-            faults = await self._reload()
-            if faults:
-                self._subject.metrics.reloaded(successful=False, wall=time())
-                log.error("reload_failed", faults=faults)
-            if not self._again:
-                break
-        self._task = None
-
-    async def _reload(self) -> list[str]:
+    async def reload(self, still: Still) -> list[str]:
         """The faults that kept everything as it was."""
         subject, pace = self._subject, self._pace
         old = subject.config
@@ -86,7 +59,7 @@ class Reloading:
             source = await asyncio.to_thread(file.read, old.path)
         except file.ConfigErrors as error:
             return [str(fault) for fault in error.faults]
-        made = await asyncio.to_thread(reload.prepare, old, os.environ, pace, source)
+        made = await asyncio.to_thread(reload.prepare, old, os.environ, pace, source, still)
         if isinstance(made, list):
             return made
         new = made.config

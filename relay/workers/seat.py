@@ -25,6 +25,8 @@ class Seat(NamedTuple):
     demo_key: str
     human: bool
     """A person started it and reads along."""
+    watches: bool
+    """A change of the files is enough for a reload."""
 
     def config(self, first: Config) -> Config:
         """The configuration in force: the first one, or that of the latest reload."""

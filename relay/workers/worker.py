@@ -80,7 +80,7 @@ class Worker(Relay):
     async def _listen(self) -> None:
         await self._uplink.start()
         await self._admitted.wait()
-        await self._start_store()
+        await self._store.start()
         await self._front_runner.setup()
         await self._open(self._seat.listeners)
         self._health.phase = "ready"

@@ -74,7 +74,11 @@ class RelayProcess:
         fields: Fields | Path,
         directory: Path,
         env: Mapping[str, str] | None = None,
+        *,
+        watches: bool = False,
     ) -> None:
+        """`watches`: whether it reads files that have changed; most tests say themselves when it shall."""
+        self._watches = watches
         self._fields = fields
         self.path = fields if isinstance(fields, Path) else directory / "config.yaml"
         self.env = {"PATH": os.environ["PATH"], "PYTHONPATH": PACKAGE} | dict(env or {})
@@ -100,6 +104,7 @@ class RelayProcess:
             self.write(state | self._fields)
         self._process = await asyncio.create_subprocess_exec(
             *self.command(self.path),
+            *(() if self._watches else ("--no-watch",)),
             cwd=self._directory,
             env=self.env,
             stdin=asyncio.subprocess.DEVNULL,
@@ -139,8 +144,8 @@ class RelayProcess:
         assert "Traceback" not in self.stderr, self.stderr
         assert not [call for call in self.calls if call.get("error") == "internal_error"]
 
-    @staticmethod
-    def command(path: Path) -> tuple[str, ...]:
+    @classmethod
+    def command(cls, path: Path) -> tuple[str, ...]:
         """What starts a relay with this file."""
         return (sys.executable, "-m", "relay", "serve", "-c", str(path))
 
