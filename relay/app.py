@@ -38,7 +38,7 @@ from relay.observe.sources import Seen
 from relay.overload import Overload
 from relay.port import Patience, Port
 from relay.proxy import Proxy
-from relay.quota.start import away, follow_policy, gate_of, store_link
+from relay.quota.start import away, follow_policy, gate_of, make_room, store_link
 from relay.reception import Reception
 from relay.records import Batch
 from relay.revoking import Revoking
@@ -154,6 +154,7 @@ class Relay:
             await self._close()
 
     async def _listen(self) -> None:
+        make_room(self._config, self._gate)
         await self._store.start()
         await self._front_runner.setup()
         address = self._config.server.listen

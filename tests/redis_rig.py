@@ -76,12 +76,21 @@ class RedisServer:
         )
         client = self.client(retry=Retry(NoBackoff(), 0))
         for _ in range(int(START * 1000)):
-            with suppress(redis.ConnectionError):
-                if client.ping():
-                    break
+            if self._answers(client):
+                return
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(0.005)
                 raise AssertionError((self.folder / "log").read_text())
+
+    @staticmethod
+    def _answers(client: redis.Redis) -> bool:
+        try:
+            client.ping()
+        except redis.AuthenticationError:
+            return True
+        except redis.ConnectionError:
+            return False
+        return True
 
     def in_step(self) -> None:
         """Returns when this replica has all of its master."""

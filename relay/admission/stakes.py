@@ -20,6 +20,8 @@ HORIZON: Final = 10.0
 """Seconds of its use that a process wants to have in hand."""
 _WEIGHT: Final = 0.3
 """Of the last second in the pace of use."""
+SELDOM: Final = 1.0
+"""Calls per second below which each one asks."""
 IDLE: Final = 3
 """Seconds without use after which nothing is kept,"""
 FORGOTTEN: Final = 13
@@ -61,12 +63,14 @@ class Stake:
         "floor",
         "forced",
         "free",
+        "hits",
         "idle",
         "keeps",
         "kind",
         "lists",
         "machine",
         "name",
+        "often",
         "owner",
         "pace",
         "recent",
@@ -120,8 +124,12 @@ class Stake:
         """Used in this second,"""
         self.pace = 0.0
         """and per second lately."""
+        self.hits = 0
+        """Calls in this second,"""
+        self.often = 0.0
+        """and per second lately."""
         self.idle = 0
-        """Seconds without use."""
+        """Seconds without any."""
 
     def mark(self) -> None:
         """There is something to tell at once."""
@@ -131,6 +139,7 @@ class Stake:
 
     def _use(self, amount: int) -> None:
         self.recent += amount
+        self.hits += 1
         if not self.used:
             self._watch()
 
@@ -150,6 +159,7 @@ class Stake:
         self.free -= amount
         self.recent += amount
         self.drift += amount
+        self.hits += 1
         if not self.used:
             self._watch()
         if self.kind <= REFUNDED:
@@ -346,10 +356,11 @@ class Stake:
     def beat(self, second: float) -> bool:
         """A second is over. Whether it was used lately."""
         self.pace += (self.recent / second - self.pace) * _WEIGHT
-        self.idle = 0 if self.recent else self.idle + 1
-        self.recent = 0
+        self.often += (self.hits / second - self.often) * _WEIGHT
+        self.idle = 0 if self.hits else self.idle + 1
+        self.recent = self.hits = 0
         if self.idle == IDLE:
-            self.pace = 0.0
+            self.pace = self.often = 0.0
             self.keeps = False
             self.give_up()
             self.mark()
@@ -361,6 +372,8 @@ class Stake:
         return max(0, self._target() - self.free)
 
     def _target(self) -> int:
+        if self.often < SELDOM:
+            return 0
         return self.reserved // 2 if self.kind == PERMITS else int(self.pace * HORIZON)
 
     def catch_up(self, tick: int) -> None:

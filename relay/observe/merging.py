@@ -35,7 +35,7 @@ SEEN_BY_ALL: Final[dict[str, Callable[[float, float], float]]] = {
     "relay_key_limit_ratio": max,
     "relay_store_up": min,
 }
-"""Unless that process does not know: then whoever says more, or that it is down, is right."""
+"""Where that process does not know, the one who says more, or that it is down, is right."""
 
 _FAMILIES = {family.name: family for family in (*FAMILIES, *PROCESS_FAMILIES)}
 
@@ -86,9 +86,8 @@ class Merging:
         self._add(values, buckets, self._base, self._shown_as)
         for name, found in own.values.items():
             if name in OF_THE_WHOLE:
-                values[name] = dict(found)
-                if not found and name in SEEN_BY_ALL:
-                    self._look(values[name], name, live)
+                values[name] = self._seen(name, live) if name in SEEN_BY_ALL else {}
+                values[name].update(found)
             else:
                 _add_values(values.setdefault(name, {}), found.items())
         return Snapshot(values, buckets)
@@ -114,14 +113,16 @@ class Merging:
                 if labels is not None:
                     out[labels] = _sum(out.get(labels), histogram)
 
-    def _look(self, out: dict[Labels, float], name: str, live: Iterable[Snapshot]) -> None:
+    def _seen(self, name: str, live: Iterable[Snapshot]) -> dict[Labels, float]:
         """What the others see of something that is one for all."""
+        out: dict[Labels, float] = {}
         pick = SEEN_BY_ALL[name]
         for snapshot in live:
             for labels, value in snapshot.values.get(name, {}).items():
                 shown = self._shown_as(_FAMILIES[name], labels)
                 if shown is not None:
                     out[shown] = pick(out.get(shown, value), value)
+        return out
 
     def _known(self, family: Family, labels: Labels) -> Labels | None:
         """The labels if a reload has not removed what they name."""

@@ -45,7 +45,7 @@ class StoreLink:
         self._address = address
         self._gate = gate
         self._news = asyncio.Event()
-        self._answered = asyncio.Event()
+        self._tried = asyncio.Event()
         self._over = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._away_since: float | None = None
@@ -54,12 +54,12 @@ class StoreLink:
         gate.wake = self._news.set
 
     async def start(self) -> None:
-        """Waits a little for the first answer: a relay serves without its store, too, but not as well."""
+        """Waits a little for the first answer, or failure: a relay serves without its store, too, but not as well."""
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._run()), loop.create_task(self._listen())]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STARTING):
-                await self._answered.wait()
+                await self._tried.wait()
         if self._gate.away and self._away_since is None:
             self._went_away("silent")
 
@@ -144,6 +144,7 @@ class StoreLink:
     def _went_away(self, reason: str) -> None:
         gate = self._gate
         gate.failures += 1
+        self._tried.set()
         gate.lost(monotonic(), time())
         if self._away_since is None:
             self._away_since = monotonic()
@@ -151,7 +152,7 @@ class StoreLink:
 
     def _came_back(self) -> None:
         self._was_up = True
-        self._answered.set()
+        self._tried.set()
         since, self._away_since = self._away_since, None
         if since is not None:
             seconds = round(monotonic() - since, 1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from secrets import token_hex
+from time import time
 from typing import TYPE_CHECKING
 
 from relay.admission.budgets import Budgets
@@ -10,9 +12,15 @@ from relay.admission.gate import Gate
 from relay.admission.principals import Principals
 from relay.admission.store import StoreGate
 from relay.config.model import Config
+from relay.observe import logs
+from relay.state import database, salvage
+from relay.state.writer import reason_of
 
 if TYPE_CHECKING:
     from relay.quota.link import StoreLink
+
+
+log = logs.get("quota")
 
 
 def store_gate(config: Config, principals: Principals, processes: int) -> StoreGate | None:
@@ -47,6 +55,15 @@ def store_link(config: Config, gate: Gate) -> StoreLink | NoLink:
     from relay.quota.link import StoreLink
 
     return StoreLink(address, gate)
+
+
+def make_room(config: Config, gate: Gate) -> None:
+    """The ledger's file. Where budgets are kept on disk, whoever does so has made it."""
+    if isinstance(gate, StoreGate):
+        try:
+            salvage.enter(config.state.path, time())
+        except (OSError, sqlite3.Error, database.NewerVersion) as error:
+            log.error("state_unusable", path=str(config.state.path), reason=reason_of(error))
 
 
 def follow_policy(config: Config, gate: Gate) -> None:

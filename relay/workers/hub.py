@@ -53,7 +53,7 @@ class Hub:
         self._memory = Memory(loop, Directory(), process.log_bug)
         self._demo = Demo(NO_PORT, "", seat.demo_key)
         self._snapshot = snapshot = self.compile(config)
-        budgets = Budgets(kept=config.store_address is None, patient=True)
+        budgets = Budgets(kept=True, patient=True)
         self._authority = Authority(snapshot.principals, config.groups, budgets)
         self._keeper = Keeper.of(loop, config, self._authority.gate)
         self.members = Members(self._authority, seat.board)

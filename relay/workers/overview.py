@@ -164,7 +164,8 @@ class Overview(Sources):
         return [(name, 0, self._limit(name)) for name in self._configuration.endpoints]
 
     def store_up(self) -> Iterable[tuple[str, bool]]:
-        return () if self._shared else [("memory", True), *self._keeper.store_up()]
+        kept = self._keeper.store_up()
+        return kept if self._shared else [("memory", True), *kept]
 
     def store_errors(self) -> Iterable[tuple[str, int]]:
         return self._keeper.store_errors()
