@@ -187,6 +187,18 @@ class Row:
     def added_ms(self) -> float:
         return self.during_ms - self.before_ms
 
+    def wrong(self) -> list[str]:
+        """What is not as it is promised."""
+        found = list(self.odd)
+        found += [f"{key} over by {n}" for key, n in self.over.items() if n and key != "rate"]
+        if self.over["rate"] > RPM:
+            found.append(f"rate over by {self.over['rate']}")
+        if self.added_ms > 50:
+            found.append(f"{self.added_ms:.0f} ms more")
+        if not 0 <= self.back_s <= BACK_WITHIN:
+            found.append(f"asked again after {self.back_s} s")
+        return found
+
 
 def fields_of(site: Site, upstream: Upstream) -> Fields:
     keys = [{"id": id, "key": key_of(id), "limits": limits} for id, limits in KEYS.items()]
