@@ -269,6 +269,22 @@ def test_after_a_loss_nothing_is_granted_until_all_have_told(server: Server) -> 
     assert runs.open
 
 
+def test_after_a_loss_the_last_to_tell_is_answered_by_what_all_have_told(server: Server) -> None:
+    both = relays(server, tokens_per_day=1000)
+    first, last = both.gates
+    for gate, used in ((first, 500), (last, 400)):
+        call = ask(both, gate, worst=used)
+        assert call.lease is not None
+        call.lease.settle(both.now, used, 0)
+    both.turn()
+    server.forget()
+    both.turn(first, report=True)
+
+    refused = ask(both, last, worst=200)
+
+    assert isinstance(refused.error, BudgetSpent)
+
+
 def test_after_a_loss_who_never_comes_is_waited_for_as_long_as_it_could_spend(
     server: Server,
 ) -> None:

@@ -66,10 +66,12 @@ class Question:
 class _Sent:
     """One entry of a frame."""
 
-    __slots__ = ("batch", "delta", "stake")
+    __slots__ = ("batch", "delta", "stake", "unheard")
 
     def __init__(self, stake: Stake) -> None:
         self.stake = stake
+        self.unheard = stake.unheard
+        """What is told of an authority's lost past, as it was then."""
         self.batch = stake.close_batch()
         self.delta = stake.delta()
 
@@ -262,6 +264,8 @@ class Letters:
         self.until = flight.sent + LEASE
         for sent, level in zip(flight.entries, levels, strict=True):
             sent.stake.heard(sent.delta, sent.batch, level, flight.sent)
+            if flight.asserts:
+                sent.stake.unheard = max(0, sent.stake.unheard - sent.unheard)
         return flight
 
     def follow(self, flight: Flight, levels: list[Told], now: float) -> None:

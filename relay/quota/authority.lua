@@ -443,7 +443,11 @@ if fresh then
   if asserts == 2 then
     -- It has told all that it knows.
     expect, asserted = math.max(expect, seen), asserted + 1
-    if hold > 0 and asserted >= expect then hold = 0 end
+    if hold > 0 and asserted >= expect then
+      hold = 0
+      -- What was told counts from here on, also for what is asked with this frame.
+      for _, e in ipairs(entries) do machine(e[1], e[2], e[3], e[4]) end
+    end
   end
 end
 holders = redis.call('ZCARD', HOLDERS)
