@@ -10,6 +10,7 @@ A stake is this process's part of one limit of one key or group. Rules that hold
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 
 from relay.admission.kinds import DAY, LARGEST, PERMITS, REFUNDED, Delta, Told, kind_of
@@ -99,8 +100,8 @@ class Stake:
         """Leased, and held by calls that run; not of rates, whose takes are final."""
         self.ends = 0
         """The period that all this belongs to, Unix time of its end."""
-        self.until = 0.0
-        """When it ends by this process's own clock, seconds."""
+        self.until = 0.0 if self.kind >= DAY else inf
+        """When that ends by this process's own clock, seconds: from then on nothing is free."""
         self.settled = 0
         self.returned = 0
         self.forced = 0
@@ -150,12 +151,8 @@ class Stake:
 
     # -- calls --
 
-    def fits(self, amount: int, now: float) -> bool:
-        """Whether so much is free here. Of a period that is over nothing is."""
-        return self.free >= amount and (self.kind < DAY or now < self.until)
-
     def take(self, amount: int) -> int:
-        """Takes of what is free, after `fits`; the stamp goes back with `settle`, with the batch of the time."""
+        """Takes of what is free, and of this period; the stamp goes back with `settle`, with the batch of the time."""
         self.free -= amount
         self.recent += amount
         self.drift += amount

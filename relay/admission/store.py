@@ -18,7 +18,7 @@ from relay.admission.asking import Ahead, Asking, Draw, StoreLease, refusal_of
 from relay.admission.away import Parts
 from relay.admission.configured import GroupLike
 from relay.admission.gate import NOT_TAKEN, Applicant, Gate, Lease, Need
-from relay.admission.kinds import PERMITS, REFUNDED
+from relay.admission.kinds import PERMITS, RATE, REFUNDED
 from relay.admission.letters import Frame, Letters, Question, Reply
 from relay.admission.memory import limit_of
 from relay.admission.principals import Principal, Principals
@@ -99,10 +99,16 @@ class StoreGate(Gate):
         self._wall = wall
         amounts = need.amounts
         lease = StoreLease(self, draw, amounts)
-        if draw.sliced and self._has(draw, amounts, tick / 1000):
-            self.inflight += 1
-            self._admit(lease)
-            return lease
+        if draw.sliced:
+            at = tick / 1000
+            for stake, unit in draw.entries:
+                if stake.free < amounts[unit] or at >= stake.until:
+                    break
+            else:
+                if at < self.letters.until:
+                    self.inflight += 1
+                    self._admit(lease, amounts)
+                    return lease
         for machine, unit in purse.entries:
             if amounts[unit] > machine.limit and not machine.shadow:
                 refuse(purse.named(), model, amounts, tick, wall)
@@ -128,23 +134,15 @@ class StoreGate(Gate):
         draw = self._draws[purse] = Draw(id, purse, stakes)
         return draw
 
-    def _has(self, draw: Draw, amounts: tuple[int, int, int, int], now: float) -> bool:
-        """Whether the call fits into what is leased here."""
-        for stake, unit in draw.entries:
-            if not stake.fits(amounts[unit], now):
-                return False
-        return now < self.letters.until
-
-    def _admit(self, lease: StoreLease) -> None:
-        draw, amounts = lease.draw, lease.amounts
+    def _admit(self, lease: StoreLease, amounts: tuple[int, int, int, int]) -> None:
+        """The call fits into what is leased here."""
+        draw = lease.draw
         low = False
         lease.taken = taken = []
         for stake, unit in draw.entries:
             taken.append(stake.take(amounts[unit]))
             if stake.kind == REFUNDED:
-                if lease.batches is None:
-                    lease.batches = []
-                lease.batches.append(stake.batch)
+                lease.batches = [*(lease.batches or ()), stake.batch]
             if stake.free < stake.floor:
                 low = True
         lease.era = self.letters.era
@@ -172,18 +170,22 @@ class StoreGate(Gate):
         if tick > self._tick:
             self._tick = tick
         amounts, actual = lease.amounts, (1, tokens, tokens, cost)
-        batches = lease.batches
-        place = 0
+        taken, place, refunds = lease.taken, 0, 0
         dirty = False
-        for (stake, unit), stamp in zip(lease.draw.entries, lease.taken, strict=True):
+        for stake, unit in lease.draw.entries:
+            stamp = taken[place]
+            place += 1
+            kind = stake.kind
+            if kind == RATE or stamp == NOT_TAKEN:
+                continue
             amount, used = amounts[unit], actual[unit]
-            if stamp != NOT_TAKEN:
+            if kind != REFUNDED or used > amount:
                 stake.settle(stamp, amount, used)
-            if stake.kind == REFUNDED:
-                if used < amount and lease.era == self.letters.era:
-                    batch = None if batches is None else batches[place]
-                    stake.refund(stamp, batch, amount - used)
-                place += 1
+            elif used < amount and lease.era == self.letters.era:
+                batches = lease.batches
+                stake.refund(stamp, None if batches is None else batches[refunds], amount - used)
+            if kind == REFUNDED:
+                refunds += 1
             if stake.dirty:
                 dirty = True
         if lease.parts is not None:
