@@ -8,6 +8,7 @@ and YAML are `file`'s. Everything is frozen: a reload makes a new `Config`.
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -381,16 +382,20 @@ class Config(Section):
         """Of the store that several relays share; None where limits are counted in the relay."""
         return read_address(self.quota_store, self._path.parent)
 
-    @property
+    @cached_property
     def active_upstreams(self) -> dict[str, UpstreamConfig]:
         return {name: one for name, one in self.upstreams.items() if not one.left_out}
 
     def most_at_once(self, name: str) -> int | None:
         """`max_concurrent` for an upstream: the least that one of its account names, for they share it."""
-        of_account = self.upstreams[name].account or name
-        named = [
-            one.max_concurrent
-            for other, one in self.active_upstreams.items()
-            if (one.account or other) == of_account and one.max_concurrent is not None
-        ]
-        return min(named, default=None)
+        return self._most_of.get(self.upstreams[name].account or name)
+
+    @cached_property
+    def _most_of(self) -> dict[str, int]:
+        """By account."""
+        found: dict[str, int] = {}
+        for name, one in self.active_upstreams.items():
+            account, most = one.account or name, one.max_concurrent
+            if most is not None:
+                found[account] = min(most, found.get(account, most))
+        return found

@@ -26,7 +26,7 @@ from relay.config.model import KeyConfig
 from relay.config.rules import key_files, known_keys
 from relay.config.types import Reading
 from relay.config.values import write_instant
-from relay.keyintake import without_defaults
+from relay.keys.intake import without_defaults
 
 LEFT_OUT = "left out"
 
