@@ -98,7 +98,6 @@ class Admin(Section):
 
     @property
     def secret(self) -> str | None:
-        """The token itself."""
         return None if self.token is None else self.token.get_secret_value()
 
 
