@@ -22,7 +22,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from relay.admission.gate import Applicant, Lease, Need
+from relay.admission.gate import Lease, Need
 from relay.admission.principals import Principals
 from relay.admission.store import StoreGate
 from relay.errors import RelayError
@@ -127,7 +127,7 @@ class RedisServer:
         await asyncio.to_thread(self.__exit__)
 
 
-class Call(Applicant):
+class Call:
     """Asks once; remembers what it was told."""
 
     def __init__(self) -> None:
