@@ -12,8 +12,9 @@ from fnmatch import fnmatchcase
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
+from relay.config.keymodel import KeyConfig, Limits
 from relay.config.keytable import STEP, FiledLimits, KeyTable, Plan, Use
-from relay.config.model import Config, KeyConfig, Limits
+from relay.config.model import Config
 from relay.config.types import SHORTEST_KEY, Section
 from relay.config.values import write_instant
 
