@@ -17,9 +17,10 @@ import pytest
 from aiohttp import web
 
 from relay import admin
-from relay.admin import Guard, Pages, StatusReport, UpstreamStatus
+from relay.admin import Guard, Pages
 from relay.observe.exposition import OPENMETRICS, TEXT, Snapshot
 from relay.observe.metrics import Metrics
+from relay.page.facts import StatusReport, UpstreamStatus
 from tests.observed import configured, streamed
 
 TOKEN = "admin-token-0123456789"
