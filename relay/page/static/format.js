@@ -15,7 +15,7 @@ export function percent(share) {
 
 export function seconds(value) {
   if (value === null || value === undefined) return "–";
-  if (value < 0.995) return count(value * 1000) + " ms";
+  if (value < 0.995) return number(value * 1000, { maximumFractionDigits: value < 0.01 ? 1 : 0 }) + " ms";
   return number(value, { maximumFractionDigits: value < 10 ? 1 : 0 }) + " s";
 }
 

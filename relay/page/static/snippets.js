@@ -5,12 +5,18 @@ const PLACEHOLDER = "YOUR_RELAY_KEY";
 const quoted = (text) => "'" + text.replaceAll("'", "'\\''") + "'";
 const literal = (value) => JSON.stringify(value);
 
+// One line for each field.
+function lines(fields, indent) {
+  const each = Object.entries(fields).map(([name, value]) => `${indent}  ${literal(name)}: ${literal(value)}`);
+  return `{\n${each.join(",\n")}\n${indent}}`;
+}
+
 function curl(origin, key, body) {
   return [
     `curl -N ${origin}/v1/chat/completions \\`,
     `  -H ${quoted("Authorization: Bearer " + key)} \\`,
     "  -H 'Content-Type: application/json' \\",
-    `  -d ${quoted(JSON.stringify(body, null, 2))}`,
+    `  -d ${quoted(lines(body, "  "))}`,
   ].join("\n");
 }
 
@@ -36,12 +42,11 @@ function python(origin, key, body) {
 
 function javascript(origin, key, body) {
   const { stream_options: _, ...call } = body;
-  const fields = JSON.stringify(call, null, 2);
   return [
     'import OpenAI from "openai";',
     "",
     `const client = new OpenAI({ baseURL: ${literal(origin + "/v1")}, apiKey: ${literal(key)} });`,
-    `const stream = await client.chat.completions.create(${fields});`,
+    `const stream = await client.chat.completions.create(${lines(call, "")});`,
     "for await (const chunk of stream) {",
     '  process.stdout.write(chunk.choices[0]?.delta?.content ?? "");',
     "}",

@@ -76,12 +76,12 @@ function showTotals(now) {
   const late = totals.ttft_p95 !== null && totals.ttft_p95 > now.ttft_target;
   const midnight = totals.spend_since % 86400 === 0;
   tiles(at("totals"), [
-    ["in_flight", count(now.inflight_streams)],
-    ["calls_per_second", short(totals.calls_per_second)],
     ["failed", percent(asked ? totals.failed / asked : 0), say("of_calls", { failed: count(totals.failed), calls: count(asked) }), totals.failed ? "bad" : null],
+    ["calls_per_second", short(totals.calls_per_second)],
     ["first_token", seconds(totals.ttft_p50) + " / " + seconds(totals.ttft_p95), say("first_token_hint"), late ? "warn" : null],
-    ["tokens_per_second", short(totals.tokens_per_second)],
+    ["in_flight", count(now.inflight_streams)],
     ["waiting", count(totals.waiting), null, totals.waiting ? "warn" : null],
+    ["tokens_per_second", short(totals.tokens_per_second)],
     ["spend_today", dollars(totals.spend_today), midnight ? "UTC" : say("spend_since", { time: time(totals.spend_since) })],
   ]);
 }
