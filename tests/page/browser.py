@@ -6,12 +6,14 @@ asked for, and everything it wrote on its console, can be read afterwards.
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import contextlib
+import http.client
 import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,64 +58,57 @@ class Asked:
     sent: str
 
 
-class Browser:
-    """One window. Lives as long as its `async with`."""
+class Chromium:
+    """The program, started once for several tests. `driver` is the address of its only session."""
 
-    def __init__(
-        self, directory: Path, language: str = "en-US", size: tuple[int, int] = (1280, 900)
-    ) -> None:
+    def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._language = language
-        self._size = size
-        self._process: asyncio.subprocess.Process | None = None
-        self._http = aiohttp.ClientSession()
-        self._driver = ""
-        self._session = ""
-        self._asked: list[Asked] = []
-        self.console: list[str] = []
-        """What stood there with a level of warning or worse."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self.driver = ""
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         chromium, driver = programs()
-        self._process = await asyncio.create_subprocess_exec(
-            *(driver, "--port=0"),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            # Chromium and its helpers end with the driver's group.
-            start_new_session=True,
+        self._process = subprocess.Popen(
+            (driver, "--port=0"),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             env={"PATH": os.environ["PATH"], "HOME": str(self._directory)},
         )
         assert self._process.stdout is not None
-        try:
-            async with within(2 * WAIT):
-                while not (started := _STARTED.search(await self._process.stdout.readline())):
-                    pass
-            self._driver = f"http://127.0.0.1:{int(started[1])}/session"
-            made = await self._call("POST", "", self._wishes(chromium))
-            self._session = "/" + made["sessionId"]
-            await self._begin()
-        except BaseException:
-            await self._end()
-            raise
+        for line in self._process.stdout:
+            if started := _STARTED.search(line):
+                address = f"http://127.0.0.1:{int(started[1])}/session"
+                break
+        else:
+            raise AssertionError("ChromeDriver did not start")
+        made = self._ask("POST", address, self._wishes(chromium))
+        self.driver = f"{address}/{made['sessionId']}"
         return self
 
-    async def _begin(self) -> None:
-        """The first tab shows what Chromium shows; that is none of the page's."""
-        await self.resize(*self._size)
-        await self.visit("about:blank")
-        await self.requests()
-        self._asked, self.console = [], []
+    def _ask(self, method: str, address: str, fields: dict[str, Any] | None = None) -> Any:
+        """Outside of any loop: the program outlives the loops of the tests."""
+        head, _, path = address.removeprefix("http://").partition("/")
+        connection = http.client.HTTPConnection(head, timeout=6 * WAIT)
+        with contextlib.closing(connection):
+            body = None if fields is None else json.dumps(fields)
+            connection.request(method, "/" + path, body, {"Content-Type": "application/json"})
+            return json.load(connection.getresponse())["value"]
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        if self.driver:
+            self._ask("DELETE", self.driver)
+        self._process.terminate()
+        self._process.communicate()
 
     def _wishes(self, chromium: str) -> dict[str, Any]:
         arguments = [*ARGUMENTS, f"--user-data-dir={self._directory / 'profile'}"]
-        arguments += [f"--lang={self._language}", f"--accept-lang={self._language}"]
         if os.getuid() == 0:
             arguments.append("--no-sandbox")
         options = {
             "binary": chromium,
             "args": arguments,
-            "prefs": {"intl.accept_languages": self._language},
             "perfLoggingPrefs": {"enableNetwork": True},
         }
         wishes = {
@@ -124,29 +119,49 @@ class Browser:
         }
         return {"capabilities": {"alwaysMatch": wishes}}
 
+
+class Browser:
+    """Chromium's window as one test uses it. A relay has a port of its own, and with it all that a browser keeps."""
+
+    def __init__(
+        self, chromium: Chromium, language: str = "en-US", size: tuple[int, int] = (1280, 900)
+    ) -> None:
+        self._driver = chromium.driver
+        self._language = language
+        self._size = size
+        self._http = aiohttp.ClientSession()
+        self._asked: list[Asked] = []
+        self.console: list[str] = []
+        """What stood there with a level of warning or worse, as of the last `requests`."""
+
+    async def __aenter__(self) -> Self:
+        await self.resize(*self._size)
+        agent = await self.run("return navigator.userAgent")
+        await self.devtools(
+            "Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage=self._language
+        )
+        await self.prefer("light")
+        await self.visit("about:blank")
+        # What the last test left behind, and Chromium's own first page, are none of this one's.
+        await self.requests()
+        self._asked, self.console = [], []
+        return self
+
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._end()
-
-    async def _end(self) -> None:
-        if self._session:
-            await self._call("DELETE", "")
+        await self.visit("about:blank")
         await self._http.close()
-        if self._process is not None:
-            if self._process.returncode is None:
-                self._process.terminate()
-            await self._process.communicate()
 
     async def _call(self, method: str, path: str, fields: dict[str, Any] | None = None) -> Any:
-        url = self._driver + self._session + path
         body = None if method != "POST" else (fields or {})
+        url = self._driver + path
         async with within(4 * WAIT), self._http.request(method, url, json=body) as answer:
             value = (await answer.json(content_type=None))["value"]
-        assert answer.status == 200, f"{method} {path}: {value.get('error')}: {value['message']}"
+        assert answer.status == 200, f"{method} {path}: {value['error']}: {value['message']}"
         return value
 
     # -- what a person does --

@@ -1,4 +1,4 @@
-"""A relay with something to show: four upstreams with characters of their own, five apps with limits, and steady traffic."""
+"""A relay with something to show: four upstreams, each with a character, five apps with limits, steady traffic."""
 
 from __future__ import annotations
 
@@ -15,12 +15,11 @@ from tests.rig import RelayProcess, Request, Upstream, config
 from tests.rig import scripts as say
 from tests.rig.scripts import Pause, Reset, Script, Send, Step
 
-WORDS = (
+TEXT = (
     "The moon pulls the oceans, and the water follows it around the world in two broad waves. "
     "Twice a day the sea comes up to meet the shore, and twice it goes away again. "
     "When sun and moon stand in one line their pulls add up, and the tide runs higher than before."
-).split(" ")
-ADMIN = {"listen": "127.0.0.1:0"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +64,18 @@ def behaves(character: Character, chance: random.Random) -> Any:
         if chance.random() < character.throttles:
             return say.error(429, headers=b"Retry-After: 2\r\n")
         head = Pause(character.first * chance.uniform(0.7, 1.4))
-        words = [say.delta({"content": word + " "}) for word in WORDS]
+        words = [say.delta({"content": word + " "}) for word in TEXT.split(" ")]
         steps: list[Step] = [head, Send(say.SSE_HEAD), Send(say.frame(say.ROLE))]
         broken = chance.randrange(len(words)) if chance.random() < character.breaks else None
         for place, word in enumerate(words):
             steps += [Send(say.frame(word)), Pause(character.pace * chance.uniform(0.4, 1.6))]
             if place == broken:
                 return [*steps, Reset()]
-        usage = {"prompt_tokens": 420, "completion_tokens": len(words), "total_tokens": 420 + len(words)}
+        usage = {
+            "prompt_tokens": 420,
+            "completion_tokens": len(words),
+            "total_tokens": 420 + len(words),
+        }
         end = (say.FINISH, say.usage_event(usage), say.DONE)
         return [*steps, *(Send(say.frame(item)) for item in end), Send(say.LAST_CHUNK)]
 
@@ -106,7 +109,10 @@ class Scene:
                     "strategy": "weighted",
                     "price": {"input": 2.7, "output": 11},
                 },
-                "qwen-max": {"pool": [{"upstream": "siliconflow"}], "price": {"input": 16, "output": 64}},
+                "qwen-max": {
+                    "pool": [{"upstream": "siliconflow"}],
+                    "price": {"input": 16, "output": 64},
+                },
             },
             [{"id": app, "key": key_of(app), "limits": limits} for app, limits in KEYS.items()],
         )
@@ -132,5 +138,7 @@ class Scene:
             (app,) = self._chance.choices(apps, shares)
             model = "qwen-max" if self._chance.random() < 0.05 else "deepseek-chat"
             with contextlib.suppress(ConnectionError):
-                await self.relay.chat(key=key_of(app), model=model, stream=True, max_tokens=64, timeout=60)
+                await self.relay.chat(
+                    key=key_of(app), model=model, stream=True, max_tokens=64, timeout=60
+                )
             await asyncio.sleep(self._chance.uniform(0.2, 1.2))

@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.page.browser import Browser
+from tests.page.browser import Browser, Chromium
 from tests.page.scene import Scene, key_of
 from tests.rig.relay_process import ROOT
 
@@ -26,25 +26,30 @@ async def _take(seconds: float, into: Path) -> None:
         async with Scene(folder) as scene:
             page = f"http://127.0.0.1:{scene.relay.admin[1]}/"
             await asyncio.sleep(seconds)
-            async with Browser(folder, size=(1240, 1180)) as browser:
-                await browser.prefer("light")
-                await _status(browser, page)
-                _write(into / "page-status.png", await browser.picture())
-                await browser.prefer("dark")
-                await browser.resize(1240, 1060)
-                await _played(browser, page)
-                _write(into / "page-playground.png", await browser.picture())
-            async with Browser(folder / "zh", language="zh-CN", size=(360, 800)) as browser:
-                await browser.prefer("light")
-                await _status(browser, page)
-                _write(into / "page-phone.png", await browser.picture())
+            with Chromium(folder) as chromium:
+                await _three(chromium, page, into)
+
+
+async def _three(chromium: Chromium, page: str, into: Path) -> None:
+    async with Browser(chromium, size=(1160, 1060)) as browser:
+        await _status(browser, page)
+        _write(into / "page-status.png", await browser.picture())
+        await browser.prefer("dark")
+        await browser.resize(1160, 1010)
+        await _played(browser, page)
+        _write(into / "page-playground.png", await browser.picture())
+    async with Browser(chromium, language="zh-CN", size=(360, 800)) as browser:
+        await _status(browser, page)
+        _write(into / "page-phone.png", await browser.picture())
 
 
 async def _status(browser: Browser, page: str) -> None:
     await browser.visit(page)
     await browser.until("document.querySelectorAll('.curve svg').length > 3")
     # The day's spending is read once somebody looks.
-    await browser.until("document.querySelector('[data-name=spend_today] .hint').textContent === 'UTC'")
+    await browser.until(
+        "document.querySelector('[data-name=spend_today] .hint').textContent === 'UTC'"
+    )
 
 
 async def _played(browser: Browser, page: str) -> None:
