@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from heapq import nlargest
+from operator import itemgetter
 from pathlib import Path
 
 from relay.page.facts import KEYS, NEAR, KeyUse, StatusReport, Totals, UpstreamStatus
@@ -53,9 +54,10 @@ class Recent:
         report.at, report.window_seconds, report.ttft_target = wall, WINDOW, self._target
         report.totals = self._totals(wall)
         report.totals.waiting = sum(waiting.values())
-        uses = [KeyUse(key, limit, round(ratio, 4)) for key, limit, ratio in ratios]
-        report.keys = nlargest(KEYS, uses, key=lambda use: use.ratio)
-        report.keys_near = sum(use.ratio >= NEAR for use in uses)
+        uses = list(ratios)
+        tightest = nlargest(KEYS, uses, key=itemgetter(2))
+        report.keys = [KeyUse(key, limit, round(ratio, 4)) for key, limit, ratio in tightest]
+        report.keys_near = sum(ratio >= NEAR for _, _, ratio in uses)
         report.history = window.history([upstream.name for upstream in report.upstreams])
         report.failures = list(window.failures)[::-1]
         report.refusals = list(window.refusals)[::-1]
