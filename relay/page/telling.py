@@ -24,7 +24,7 @@ NANO_DOLLARS: Final = 1_000_000_000
 
 _FAILED = frozenset({"degraded", "overloaded", "stream_truncated", "timeout", "upstream_error"})
 _REFUSED = frozenset({"client_error", "rate_limited"})
-_NO_FAULT = frozenset({"ok", "cancelled", "client_error", "stale_conn", "no_descriptor"})
+_NO_FAULT = frozenset({"client_error", "stale_conn", "no_descriptor"})
 """Results of attempts for which no upstream is to blame."""
 THROTTLED: Final = "rate_limited"
 
@@ -65,32 +65,44 @@ class Teller:
 
     def observe(self, records: list[CallRecord]) -> None:
         """About two microseconds a call."""
-        told = self._next
-        whole = told.all
+        whole = self._next.all
+        known = self._upstreams
         for record in records:
             outcome = record.outcome
-            if outcome == "ok" and not record.admitted:
+            if outcome != "ok":
+                self._ended_otherwise(record, outcome)
+            elif not record.admitted:
                 # A list of models, or a browser that asks whether it may: nobody waits for an answer of a model.
                 continue
             whole.calls += 1
-            if outcome in _FAILED:
-                whole.failed += 1
-                _keep(told.failures, self._failure(record))
-            elif outcome in _REFUSED:
-                whole.refused += 1
-                _keep(told.refusals, self._failure(record))
-            elif outcome == "client_cancelled":
-                whole.cancelled += 1
-            ttft = record.ttft
-            if ttft is not None:
-                whole.began(ttft)
+            if record.ttft is not None:
+                whole.began(record.ttft)
+            last = record.upstream
+            sums = None
             for attempt in record.attempts:
-                self._attempted(attempt.upstream, attempt.result)
-            if record.upstream in self._upstreams:
-                self._answered(record)
+                name = attempt.upstream
+                if name in known:
+                    sums = self._of(name)
+                    sums.calls += 1
+                    if attempt.result != "ok":
+                        self._attempted(name, attempt.result, sums)
+                    last = name
+            if sums is not None and last == record.upstream:
+                _answered(record, sums, whole)
             asked_as = record.client_request_id
             if asked_as is not None and asked_as.startswith(PLAYGROUND):
-                _keep(told.served, self._served(record))
+                _keep(self._next.served, self._served(record))
+
+    def _ended_otherwise(self, record: CallRecord, outcome: str) -> None:
+        told = self._next
+        if outcome in _FAILED:
+            told.all.failed += 1
+            _keep(told.failures, self._failure(record))
+        elif outcome in _REFUSED:
+            told.all.refused += 1
+            _keep(told.refusals, self._failure(record))
+        else:
+            told.all.cancelled += 1
 
     def _of(self, upstream: str) -> Sums:
         sums = self._next.upstreams.get(upstream)
@@ -98,37 +110,13 @@ class Teller:
             sums = self._next.upstreams[upstream] = Sums()
         return sums
 
-    def _attempted(self, upstream: str, result: str) -> None:
-        if upstream not in self._upstreams:
-            return
-        sums = self._of(upstream)
-        sums.calls += 1
-        if result not in _NO_FAULT:
+    def _attempted(self, upstream: str, result: str, sums: Sums) -> None:
+        if result == "cancelled":
+            sums.cancelled += 1
+        elif result not in _NO_FAULT:
             sums.failed += 1
             sums.refused += result == THROTTLED
             self._next.errors[upstream] = result
-        elif result == "cancelled":
-            sums.cancelled += 1
-
-    def _answered(self, record: CallRecord) -> None:
-        """Tokens, money and times are the upstream's that answered."""
-        sums = self._of(record.upstream)
-        whole = self._next.all
-        usage, ttft = record.usage, record.ttft
-        if usage is not None:
-            sums.tokens += usage.output
-            whole.tokens += usage.output
-        sums.cost += record.cost
-        whole.cost += record.cost
-        if ttft is None:
-            return
-        if usage is not None:
-            sums.written += usage.output
-            sums.writing += record.duration - ttft
-        # The last one is the one that answered: what those before it did stands with the attempts.
-        last = record.attempts[-1] if record.attempts else None
-        if last is not None and last.upstream == record.upstream:
-            sums.began(last.ms / 1000)
 
     def _model(self, record: CallRecord) -> str | None:
         model = record.served_model or record.model
@@ -172,6 +160,22 @@ class Teller:
             0 if usage is None else usage.output,
             record.cost / NANO_DOLLARS,
         )
+
+
+def _answered(record: CallRecord, sums: Sums, whole: Sums) -> None:
+    """Tokens, money and times are those of the upstream that answered: the last one that was tried."""
+    usage, ttft = record.usage, record.ttft
+    if usage is not None:
+        output = usage.output
+        sums.tokens += output
+        whole.tokens += output
+        sums.cost += record.cost
+        whole.cost += record.cost
+    if ttft is not None:
+        sums.began(record.attempts[-1].ms / 1000)
+        if usage is not None:
+            sums.written += usage.output
+            sums.writing += record.duration - ttft
 
 
 def _keep(kept: list[T], one: T) -> None:
