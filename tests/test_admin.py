@@ -19,6 +19,7 @@ from relay import admin
 from relay.admin import Guard, Pages
 from relay.observe.exposition import OPENMETRICS, TEXT, Snapshot
 from relay.observe.metrics import Metrics
+from relay.page import events
 from relay.page.assets import assets, policy
 from relay.page.facts import StatusReport, UpstreamStatus
 from tests.observed import configured, streamed
@@ -339,6 +340,15 @@ def test_what_is_no_http_is_not_repeated(
     assert b"canary" not in head + body
     assert b"aiohttp" not in head
     assert "canary" not in caplog.text
+
+
+def test_there_are_so_many_pages_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "MOST", 0)
+
+    answer = get("/events")
+
+    assert answer.status == 503
+    assert answer.error["code"] == "server_is_overloaded"
 
 
 # -- who may see it --

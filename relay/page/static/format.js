@@ -20,7 +20,7 @@ export function seconds(value) {
 }
 
 export function dollars(value) {
-  const digits = value === 0 ? 2 : value < 0.01 ? 6 : value < 100 ? 4 : 2;
+  const digits = value === 0 || value >= 1 ? 2 : value < 0.01 ? 6 : 4;
   return "$" + number(value, { maximumFractionDigits: digits, minimumFractionDigits: 2 });
 }
 
