@@ -232,7 +232,7 @@ async def test_what_all_workers_tell_is_one(tmp_path: Path) -> None:
 
 @scenario
 async def test_open_pages_cost_little(tmp_path: Path) -> None:
-    spent = await cost.measured(tmp_path, pages=100, seconds=2.0, keys=50)
+    spent = await cost.measured(tmp_path, pages=100, seconds=1.0, keys=20)
 
     # Measured at a tenth of a millisecond; the bound leaves room for a machine that is busy.
     assert spent.page < 1.0 * SCALE, spent
