@@ -42,11 +42,10 @@ ROOMS: dict[int, tuple[str, ...]] = {
     # edges
     5: (
         *("cli", "commands", "__main__", "app", "process", "reload", "banner"),
-        *("following", "revoking", "explain"),
-        *("keys", "keyring", "keysurvey", "keyintake"),
+        *("following", "revoking", "explain", "keys"),
         *("front", "port", "connection", "heads", "listener", "reception"),
         *("overload", "watch", "cgroup"),
-        *("admin", "health", "page", "observe", "workers", "state"),
+        *("admin", "health", "page", "observe", "workers", "quota", "state"),
     ),
 }
 FLOORS = {name: floor for floor, names in ROOMS.items() for name in names}

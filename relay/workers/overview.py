@@ -110,30 +110,42 @@ class Overview(Sources):
         live = [member.numbers for member in self._members.present()]
         config = self._configuration.config
         now, wall = monotonic(), time()
-        states: dict[str, dict[str, int]] = {}
-        for (upstream, state), count in totals("relay_upstream_state", live).items():
-            if count:
-                states.setdefault(upstream, {})[state] = int(count)
-        inflight = totals("relay_upstream_inflight", live)
         report = StatusReport(
             __version__,
             now - self._started,
             str(config.path),
             config.digest,
             int(sum(totals("relay_inflight_streams", live).values())),
-            [
-                UpstreamStatus(
-                    name, states.get(name, {}), int(inflight.get((name,), 0)), self._limit(name)
-                )
-                for name in self._configuration.endpoints
-            ],
+            self._upstreams(live),
             reload_successful=self.metrics.reload_successful,
             reloaded_at=self.metrics.reloaded_at,
         )
         depths = totals("relay_queue_depth", live).items()
         waiting = {upstream: int(calls) for (upstream,), calls in depths}
-        ratios = self._members.authority.gate.iter_ratios(now, wall)
-        return self._recent.complete(report, ratios, waiting, now, wall)
+        return self._recent.complete(report, self._ratios(live), waiting, now, wall)
+
+    def _upstreams(self, live: list[Snapshot]) -> list[UpstreamStatus]:
+        states: dict[str, dict[str, int]] = {}
+        for (upstream, state), count in totals("relay_upstream_state", live).items():
+            if count:
+                states.setdefault(upstream, {})[state] = int(count)
+        inflight = totals("relay_upstream_inflight", live)
+        return [
+            UpstreamStatus(
+                name, states.get(name, {}), int(inflight.get((name,), 0)), self._limit(name)
+            )
+            for name in self._configuration.endpoints
+        ]
+
+    def _ratios(self, live: list[Snapshot]) -> Iterable[tuple[str, str, float]]:
+        """Where every worker asks a store of its own accord, the one that saw most is right."""
+        if not self._shared:
+            return self.key_ratios()
+        found: dict[tuple[str, ...], float] = {}
+        for snapshot in live:
+            for labels, ratio in snapshot.values.get("relay_key_limit_ratio", {}).items():
+                found[labels] = max(ratio, found.get(labels, 0.0))
+        return [(labels[0], labels[1], ratio) for labels, ratio in found.items()]
 
     # -- admin.Readiness --
 
@@ -167,6 +179,8 @@ class Overview(Sources):
     # -- metrics.Sources: what belongs to the whole --
 
     def key_ratios(self) -> Iterable[tuple[str, str, float]]:
+        if self._shared:
+            return ()
         return self._members.authority.gate.iter_ratios(monotonic(), time())
 
     def shadow_refusals(self) -> Iterable[tuple[str, str, int]]:
@@ -179,10 +193,16 @@ class Overview(Sources):
         return [(name, 0, self._limit(name)) for name in self._configuration.endpoints]
 
     def store_up(self) -> Iterable[tuple[str, bool]]:
-        return [("memory", True), *self._keeper.store_up()]
+        kept = self._keeper.store_up()
+        return kept if self._shared else [("memory", True), *kept]
 
     def store_errors(self) -> Iterable[tuple[str, int]]:
         return self._keeper.store_errors()
+
+    @property
+    def _shared(self) -> bool:
+        """Limits are counted in a store that every worker asks itself: they know."""
+        return self._configuration.config.store_address is not None
 
     def log_dropped(self) -> int:
         return self.log_lost
