@@ -13,6 +13,9 @@ export function percent(share) {
   return number(share, { style: "percent", maximumFractionDigits: digits });
 }
 
+// A limit is used up when it is, and not when it nearly is.
+export const used = (ratio) => percent(ratio < 1 ? Math.min(ratio, 0.99) : ratio);
+
 export function seconds(value) {
   if (value === null || value === undefined) return "–";
   if (value < 0.995) return number(value * 1000, { maximumFractionDigits: value < 0.01 ? 1 : 0 }) + " ms";

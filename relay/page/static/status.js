@@ -2,13 +2,13 @@
 
 import { at, each, element, mark, write } from "./dom.js";
 import { listen, told } from "./feed.js";
-import { count, dollars, percent, seconds, short, span, time } from "./format.js";
+import { count, dollars, percent, seconds, short, span, time, used } from "./format.js";
 import { scale, spark } from "./spark.js";
 import { has, say } from "./words.js";
 
 const SIGNS = { good: "✓", note: "–", warn: "!", bad: "✕" };
 const FACTS = {
-  share: percent, ratio: percent, p50: seconds, p95: seconds, target: seconds, others: seconds,
+  share: percent, ratio: used, p50: seconds, p95: seconds, target: seconds, others: seconds,
   failed: count, calls: count, limits: count, inflight: count, most: count, upstreams: count,
 };
 
@@ -176,8 +176,8 @@ function showKeys(keys) {
     write(limit, use.limit);
     meter.high = 0.8;
     meter.value = Math.min(use.ratio, 1);
-    mark(meter, "aria-label", say("key_use", { key: use.key, limit: use.limit, ratio: percent(use.ratio) }));
-    write(value, percent(use.ratio));
+    mark(meter, "aria-label", say("key_use", { key: use.key, limit: use.limit, ratio: used(use.ratio) }));
+    write(value, used(use.ratio));
     mark(item, "data-level", use.ratio >= 1 ? "bad" : use.ratio >= 0.8 ? "warn" : null);
   });
 }
