@@ -84,6 +84,10 @@ class StoreLink:
                 await self._serve(line)
             except StoreFailed as failure:
                 self._went_away(failure.reason)
+            except Exception as error:
+                # A bug, of ours or of the library: limits must be told again, whatever it was.
+                log.crash("quota_link_failed", error)
+                self._went_away("bug")
             finally:
                 await line.close()
             if self._was_up:
@@ -171,6 +175,9 @@ class StoreLink:
                     owner, name, recall = _recall(await line.heard())
                     self._gate.recalled(owner, name, recall)
             except (StoreFailed, ValueError):
+                await asyncio.sleep(LONGEST)
+            except Exception as error:
+                log.crash("quota_link_failed", error)
                 await asyncio.sleep(LONGEST)
             finally:
                 await line.close()

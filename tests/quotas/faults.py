@@ -316,7 +316,8 @@ def _judge(row: Row, crowd: Crowd, load: Work, began: float, broke: float, mende
         "budget": max(0, admitted["budget"] - BUDGET),
         "permits": max(0, load.most["permits"] - PERMITS),
     }
-    before = [took for _, at, took, _, _ in seen if at < broke - 0.1]
+    # Not the first half second: relays and clients get to know each other.
+    before = [took for _, at, took, _, _ in seen if began + 0.5 < at < broke - 0.1]
     during = [took for _, at, took, _, _ in seen if broke - 0.1 <= at < mended]
     row.before_ms, row.during_ms = (round(_p99(each) * 1000, 1) for each in (before, during))
     row.slowest_ms = round(max(during, default=0.0) * 1000, 1)
