@@ -115,6 +115,7 @@ class Metrics:
         self._lag = Histogram(LAG_EDGES)
         self._reload_successful = 1
         self._reloaded_at = 0.0
+        self._slow_first_token: float | None = None
         self._exposition = Exposition()
 
     # -- told by the application --
@@ -135,6 +136,7 @@ class Metrics:
         `slow_first_token` (seconds) becomes an edge of the TTFT histogram; when it changes, that histogram starts anew.
         """
         self._calls.configure(models, upstreams, keys, slow_first_token)
+        self._slow_first_token = slow_first_token
 
     def reloaded(self, *, successful: bool, wall: float) -> None:
         """The configuration was read, at start or later; `wall` is Unix time."""
@@ -216,6 +218,8 @@ class Metrics:
         out["relay_ledger_dropped_total"] = {(): lost}
         out["relay_worker_restarts_total"] = {(): sources.worker_restarts()}
         out["relay_log_dropped_total"] = {(): sources.log_dropped()}
+        if self._slow_first_token is not None:
+            out["relay_slow_first_token_seconds"] = {(): self._slow_first_token}
         out["relay_config_last_reload_successful"] = {(): self._reload_successful}
         out["relay_config_last_reload_success_timestamp_seconds"] = {(): self._reloaded_at}
         out["relay_build_info"] = {(self._version, platform.python_version()): 1}
