@@ -126,7 +126,7 @@ class Stage:
 
     async def play(self, rounds: int, tell: Tell) -> None:
         async with Upstream(self.books) as upstream:
-            played = life = 0
+            played = life = told = 0
             while played < rounds:
                 workers = self.workers[life % len(self.workers)]
                 life += 1
@@ -136,6 +136,9 @@ class Stage:
                         lives = await self.round(relay, workers)
                         played += 1
                         tell(f"{played}/{rounds} {self.last}, {len(self.report.wrong)} wrong")
+                        for line in self.report.wrong[told:]:
+                            tell(f"  {line}")
+                        told = len(self.report.wrong)
                     if lives:
                         await relay.stop()
         tight = sum(name == "t" for _, name, _ in self.books.began)
@@ -303,15 +306,17 @@ class Stage:
 
     @staticmethod
     def age(seen: list[tuple[float, int]], missing: int, killed: float) -> float:
-        """How long before the kill the oldest of what is missing was, if the newest is."""
-        for at, amount in sorted(
-            ((at, amount) for at, amount in seen if at <= killed), reverse=True
-        ):
+        """How long before the kill the oldest of what is missing was, if the newest is.
+
+        A process that is killed needs a moment to end, and the next hub one to begin.
+        """
+        near = [(at, amount) for at, amount in seen if at <= killed + ALLOWED / 2]
+        for at, amount in sorted(near, reverse=True):
             if missing <= 0:
                 return 0.0
             missing -= amount
             if missing <= 0:
-                return killed - at
+                return max(0.0, killed - at)
         return 0.0 if missing <= 0 else float("inf")
 
 

@@ -26,7 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from relay.cli import main as relay_command
-from relay.keys import hash_of
+from relay.keys.entries import hash_of
 from tests.crew import HELD
 from tests.rig import End, RawClient, RelayProcess, Upstream
 from tests.rig import scripts as say

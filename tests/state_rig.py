@@ -124,13 +124,18 @@ def a_strangers(path: Path) -> None:
         connection.execute("CREATE TABLE songs (title)")
 
 
+def no_numbers(path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE budgets SET spent = 'much' WHERE owner = 'k5'")
+
+
 def text(path: Path) -> None:
     path.write_text("not a database at all\n" * 500)
 
 
 DAMAGES: tuple[Callable[[Path], None], ...] = (
     *(truncated, emptied, headless, a_garbage_page, a_page_of_zeros, a_garbage_root),
-    *(a_strangers, text),
+    *(a_strangers, no_numbers, text),
 )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from relay.keys import hash_of
+from relay.keys.entries import hash_of
 from tests.crew import HELD, several
 from tests.rig import End, Gate, RawClient, RelayProcess, Upstream, config, scenario
 from tests.rig import scripts as say

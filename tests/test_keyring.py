@@ -12,8 +12,8 @@ import pytest
 from relay.config.edit import EditRefused
 from relay.config.faults import ConfigErrors
 from relay.config.file import load
-from relay.keyring import commit, opened
-from relay.keys import hash_of
+from relay.keys.entries import hash_of
+from relay.keys.ring import commit, opened
 
 MODELS = "models: {m: {static: hello}}\n"
 

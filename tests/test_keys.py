@@ -7,8 +7,8 @@ from hashlib import sha256
 
 import pytest
 
-from relay.config.model import KeyConfig
-from relay.keys import ALPHABET, SIGNS, KeyRefused, entry_of, hash_of, new_key, rotated
+from relay.config.keymodel import KeyConfig
+from relay.keys.entries import ALPHABET, SIGNS, KeyRefused, entry_of, hash_of, new_key, rotated
 
 
 def test_a_key_is_sk_and_43_base62_signs_and_never_the_same() -> None:

@@ -42,8 +42,7 @@ ROOMS: dict[int, tuple[str, ...]] = {
     # edges
     5: (
         *("cli", "commands", "__main__", "app", "process", "reload", "banner"),
-        *("following", "revoking", "explain"),
-        *("keys", "keyring", "keysurvey", "keyintake"),
+        *("following", "revoking", "explain", "keys"),
         *("front", "port", "connection", "heads", "listener", "reception"),
         *("overload", "watch", "cgroup"),
         *("admin", "health", "page", "observe", "workers", "state"),

@@ -11,7 +11,7 @@ from relay.config.file import ConfigErrors, load, loads
 from relay.config.keyfiles import without_a_break
 from relay.config.model import Config
 from relay.following import half_written, paths_of, signature_of
-from relay.keys import hash_of
+from relay.keys.entries import hash_of
 from relay.reload import Prepared, prepare
 from tests.reloads import run
 from tests.rig import scenario

@@ -9,7 +9,7 @@ import pytest
 from relay.admission.principals import Principal, Principals, key_digest
 from relay.config.file import loads
 from relay.config.keytable import FiledKey, FormerHash, KeyTable, Plan
-from relay.keys import hash_of
+from relay.keys.entries import hash_of
 from relay.revoking import told_to_cut, was_revoked
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC).timestamp()

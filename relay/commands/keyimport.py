@@ -16,8 +16,8 @@ MANY: Final = 1000
 
 def take(arguments: argparse.Namespace) -> int:
     from relay.config.faults import ConfigErrors
-    from relay.keyintake import entries_in
-    from relay.keyring import opened
+    from relay.keys.intake import entries_in
+    from relay.keys.ring import opened
 
     path, name = config_path(arguments), arguments.source
     if name == "-":

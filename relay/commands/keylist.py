@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from relay.commands.terms import OK, Command, Failure, config_path, say
 
 if TYPE_CHECKING:
-    from relay.keysurvey import Row
+    from relay.keys.survey import Row
 
 HEADINGS: Final = ("ID", "STATE", "EXPIRES", "GROUP", "MODELS", "LIMITS", "PLACE")
 MEASURED: Final = 1000
@@ -28,7 +28,7 @@ Line = tuple[str, ...]
 def keys(arguments: argparse.Namespace) -> int:
     from relay.config.faults import ConfigErrors
     from relay.config.values import read_duration
-    from relay.keysurvey import survey
+    from relay.keys.survey import survey
 
     path, now = config_path(arguments), time()
     try:

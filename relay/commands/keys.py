@@ -15,7 +15,7 @@ from relay.commands.terms import OK, Command, Failure, config_path, note, say
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from relay.keyring import Change, Found, Keyring
+    from relay.keys.ring import Change, Found, Keyring
 
 COUNTS: Final = {
     "rpm": "calls per minute",
@@ -29,7 +29,7 @@ DOLLARS: Final = {"usd_per_day": "US$ per day", "usd_per_month": "US$ per month"
 
 
 def new(arguments: argparse.Namespace) -> int:
-    from relay.keys import entry_of, new_key
+    from relay.keys.entries import entry_of, new_key
 
     path = config_path(arguments)
     key = new_key()
@@ -62,7 +62,7 @@ def _tidy(limit: float) -> float:
 
 def _add(arguments: argparse.Namespace, path: Path, entry: dict[str, Any], key: str | None) -> None:
     """Looks whether the entry fits to the file, and with a key adds it."""
-    from relay.keyring import opened
+    from relay.keys.ring import opened
 
     with opened(path, os.environ) as ring:
         if ring.find(arguments.id) is not None:
@@ -86,8 +86,8 @@ def _snippet(path: Path, entry: dict[str, Any], key: str) -> None:
 
 def rotate(arguments: argparse.Namespace) -> int:
     from relay.config.values import read_duration
-    from relay.keyring import opened
-    from relay.keys import new_key, rotated
+    from relay.keys.entries import new_key, rotated
+    from relay.keys.ring import opened
 
     path = config_path(arguments)
     key = new_key()
@@ -106,8 +106,8 @@ def rotate(arguments: argparse.Namespace) -> int:
 
 
 def revoke(arguments: argparse.Namespace) -> int:
-    from relay.keyring import opened
-    from relay.keys import revoked_and_cut
+    from relay.keys.entries import revoked_and_cut
+    from relay.keys.ring import opened
 
     path = config_path(arguments)
     with refusals(), opened(path, os.environ) as ring:
@@ -132,7 +132,7 @@ def refusals() -> Iterator[None]:
     """What cannot be done is told in one line."""
     from relay.config.edit import EditRefused
     from relay.config.faults import ConfigErrors
-    from relay.keys import KeyRefused
+    from relay.keys.entries import KeyRefused
 
     try:
         yield
@@ -153,7 +153,7 @@ def write(change: Change, arguments: argparse.Namespace, key: str | None = None)
     """Shows what changes and does it. The key is shown when it is sure to be of use, on stdout alone, so that it can
     be piped.
     """
-    from relay.keyring import commit
+    from relay.keys.ring import commit
 
     for line in change.diff:
         note(line)

@@ -7,26 +7,24 @@ and YAML are `file`'s. Everything is frozen: a reload makes a new `Config`.
 
 from __future__ import annotations
 
-import hashlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from relay.config.keymodel import GroupConfig, KeyConfig
 from relay.config.keytable import KeyTable
 from relay.config.types import (
     LARGEST_COUNT,
     Address,
     AdminToken,
-    ClientKey,
     Connections,
     Count,
     Day,
     Duration,
     FilePath,
     Hours,
-    Instant,
-    KeyHash,
     Name,
     NetworkAddress,
     Origin,
@@ -38,7 +36,6 @@ from relay.config.types import (
     Store,
     Text,
     TimeLimit,
-    Usd,
     Workers,
 )
 from relay.config.upstreams import UpstreamConfig
@@ -214,79 +211,7 @@ class ModelConfig(Section):
     )
 
 
-# --- keys -----------------------------------------------------------------------------------------
-
-
-class ModelLimits(Section):
-    """Limits on the use of one model."""
-
-    rpm: Count | None = Field(None, description="Calls per minute (default: none)")
-    tpm: Count | None = Field(None, description="Tokens per minute (default: none)")
-    concurrent: Count | None = Field(None, description="Calls at once (default: none)")
-    requests_per_day: Count | None = Field(None, description="Calls per day, UTC (default: none)")
-    tokens_per_day: Count | None = Field(None, description="Tokens per day, UTC (default: none)")
-    tokens_per_month: Count | None = Field(
-        None, description="Tokens per month, UTC (default: none)"
-    )
-    usd_per_day: Usd | None = Field(None, description="US$ per day, UTC (default: none)")
-    usd_per_month: Usd | None = Field(None, description="US$ per month, UTC (default: none)")
-    shadow: bool = Field(False, description="Count only, and refuse nothing")
-
-
-class Limits(ModelLimits):
-    models: dict[Name, ModelLimits] = Field(
-        {}, description="Further limits on the use of single models, by name"
-    )
-
-
-class PreviousKey(Section):
-    """What a key was before it was rotated."""
-
-    hash: KeyHash = Field(description="SHA-256 of the key before a rotation (required)")
-    until: Instant = Field(description="Refused from then on, UTC (required)")
-
-
-class KeyConfig(Section):
-    """A key of ours, for one client."""
-
-    id: Name = Field(description="Its name in logs and metrics (required)")
-    key: ClientKey | None = Field(
-        None, description="The key itself; left out without one (default: none)"
-    )
-    hash: KeyHash | None = Field(
-        None, description="Or its SHA-256, as `relay keys new` writes it (default: none)"
-    )
-    previous: list[PreviousKey] = Field(
-        [], description="What it was before `relay keys rotate`, good for a while (default: none)"
-    )
-    models: list[Text] = Field(
-        ["*"], description="Models it may use; * fits anything (default: all)"
-    )
-    limits: Limits = Field(Limits(), description="What it may use up")
-    expires: Instant | None = Field(None, description="Refused from then on, UTC (default: never)")
-    allow_ips: list[NetworkAddress] = Field(
-        [], description="Addresses it may come from; [] for any"
-    )
-    abort_billing: Literal["delivered", "drain", "waive"] = Field(
-        "delivered", description="A client leaves: bill what it got; drain: all; waive: nothing"
-    )
-    group: Name | None = Field(
-        None, description="A name from groups, whose limits count too (default: none)"
-    )
-    weight: int = Field(1, ge=1, le=1_000_000, description="Its share of a queue's turns")
-    on_revoke: Literal["finish", "cut"] = Field(
-        "finish", description="A revoked key's running answers: finish, or cut"
-    )
-
-    @property
-    def digest(self) -> bytes | None:
-        """The SHA-256 of the key; None if the entry is left out."""
-        key = self.key.get_secret_value() if self.key is not None else ""
-        return self.hash or (hashlib.sha256(key.encode()).digest() if key else None)
-
-
-class GroupConfig(Section):
-    limits: Limits = Field(Limits(), description="What all its keys together may use up")
+# --- observability --------------------------------------------------------------------------------
 
 
 class Observability(Section):
@@ -370,16 +295,20 @@ class Config(Section):
         """The keys of `key_files`."""
         return self._filed
 
-    @property
+    @cached_property
     def active_upstreams(self) -> dict[str, UpstreamConfig]:
         return {name: one for name, one in self.upstreams.items() if not one.left_out}
 
     def most_at_once(self, name: str) -> int | None:
         """`max_concurrent` for an upstream: the least that one of its account names, for they share it."""
-        of_account = self.upstreams[name].account or name
-        named = [
-            one.max_concurrent
-            for other, one in self.active_upstreams.items()
-            if (one.account or other) == of_account and one.max_concurrent is not None
-        ]
-        return min(named, default=None)
+        return self._most_of.get(self.upstreams[name].account or name)
+
+    @cached_property
+    def _most_of(self) -> dict[str, int]:
+        """By account."""
+        found: dict[str, int] = {}
+        for name, one in self.active_upstreams.items():
+            account, most = one.account or name, one.max_concurrent
+            if most is not None:
+                found[account] = min(most, found.get(account, most))
+        return found

@@ -12,8 +12,9 @@ from fnmatch import fnmatchcase
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
+from relay.config.keymodel import KeyConfig, Limits
 from relay.config.keytable import STEP, FiledLimits, KeyTable, Plan, Use
-from relay.config.model import Config, KeyConfig, Limits
+from relay.config.model import Config
 from relay.config.types import SHORTEST_KEY, Section
 from relay.config.values import write_instant
 
@@ -227,10 +228,14 @@ def _named_like_a_label(config: Config, filed: _Filed) -> Iterator[str]:
 
 def _unpriced(config: Config, filed: _Filed) -> Iterator[str]:
     """Models of which nobody says what they cost, for keys whose money is limited."""
-    unpriced = [name for name in config.models if _costs_unsaid(config, name)]
+    unpriced = {name for name in config.models if _costs_unsaid(config, name)}
     if not unpriced:
         return
-    holders = [(holder, _limits_over(config, holder[0])) for holder in _holders(config, filed)]
+    holders = [
+        (holder, limits)
+        for holder in _holders(config, filed)
+        if any(map(_names_money, limits := _limits_over(config, holder[0])))
+    ]
     for name, model in config.models.items():
         keys = _Names()
         for (rights, ids, count), limits in holders:
@@ -254,6 +259,12 @@ def _limits_over(config: Config, rights: KeyConfig | Plan) -> list[Limits | File
     """A key's own limits and its group's."""
     group = [] if rights.group is None else [config.groups[rights.group].limits]
     return [rights.limits, *group]
+
+
+def _names_money(limits: Limits | FiledLimits) -> bool:
+    """Whether any limit among them is in dollars."""
+    every = (limits, *limits.models.values())
+    return any(each.usd_per_day is not None or each.usd_per_month is not None for each in every)
 
 
 def _limits_money(limits: Limits | FiledLimits, model: str) -> bool:

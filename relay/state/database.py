@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -67,6 +68,11 @@ def make_folder(folder: Path) -> None:
 
 def create(path: Path) -> None:
     """Makes an empty database where none is. Raises OSError or sqlite3.Error; then nothing is there."""
+    install(prepare(path), path)
+
+
+def prepare(path: Path, fill: Callable[[sqlite3.Connection], None] | None = None) -> Path:
+    """Makes a database under another name, for `install`, with what `fill` writes. Raises as `create`."""
     new = path.with_name(f"{path.name}.new")
     for aside in ASIDES:
         with contextlib.suppress(FileNotFoundError):
@@ -75,6 +81,12 @@ def create(path: Path) -> None:
     with contextlib.closing(_open(new, "rw")) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         migrate(connection, new)
+        if fill is not None:
+            fill(connection)
+    return new
+
+
+def install(new: Path, path: Path) -> None:
     os.rename(new, path)
     sync_folder(path.parent)
 

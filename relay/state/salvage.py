@@ -12,6 +12,7 @@ import contextlib
 import os
 import sqlite3
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from time import gmtime, strftime
 from typing import Final, NamedTuple
@@ -116,7 +117,10 @@ def _checked(path: Path) -> list[Row]:
         found = database.faults(connection, table)
         if found:
             raise _Damage(found[0])
-        return list(budgets.rows_of(connection))
+        try:
+            return list(budgets.rows_of(connection))
+        except (ValueError, TypeError):
+            raise _Damage("no numbers where numbers should be") from None
 
 
 class _Damage(database.NotOurs):
@@ -129,11 +133,11 @@ def _save(path: Path, fault: str, wall: float) -> list[Row]:
     rows, whole = _readable(path)
     before = _text(folder)
     aside = _name_aside(path, wall)
+    # What was read is safe before the file is touched.
+    new = database.prepare(path, partial(budgets.write, rows=rows))
     _tell_lost(folder, aside.name, len(rows), wall)
     _put_aside(path, aside)
-    database.create(path)
-    with contextlib.closing(database.connect(path)) as connection:
-        budgets.write(connection, rows)
+    database.install(new, path)
     if whole:
         accept(folder) if before is None else _write(folder, before)
     log.error("state_damaged", fault=fault, set_aside=aside.name, budgets_read=len(rows), all=whole)

@@ -19,7 +19,7 @@ from relay.config.file import read
 from relay.config.keylines import Unreadable, Wrong, parse
 from relay.config.replacing import locked, replace
 from relay.config.rules import key_files, nearest
-from relay.keys import KeyRefused
+from relay.keys.entries import KeyRefused
 
 
 class Found(NamedTuple):

@@ -17,11 +17,11 @@ import msgspec
 from relay.config.faults import ConfigErrors, Fault
 from relay.config.keyfiles import KeyFiles, without_a_break
 from relay.config.keylines import BYTE_ORDER_MARK
+from relay.config.keymodel import KeyConfig
 from relay.config.keytable import FiledKey, FiledLimits, Plan
-from relay.config.model import KeyConfig
 from relay.config.rules import known_keys, nearest
 from relay.config.values import plain, write_instant
-from relay.keyring import Keyring
+from relay.keys.ring import Keyring
 
 _LISTS: Final = ("models", "allow_ips")
 _NUMBERS: Final = ("weight", *(name for name in FiledLimits.__struct_fields__ if name != "models"))
