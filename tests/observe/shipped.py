@@ -62,7 +62,7 @@ def recorded() -> set[str]:
 
 
 def selectors(query: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """The series a query reads: name, and its matchers as `label → operator and value`. ValueError if it does not parse."""
+    """The series a query reads: name, and its matchers by label. ValueError if it does not parse."""
     found: list[Any] = []
 
     def visit(node: Any) -> bool:
