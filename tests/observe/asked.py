@@ -57,6 +57,12 @@ class Asked:
         found = [float(each["value"][1]) for each in data["result"]]
         return [value for value in found if not math.isnan(value)]
 
+    async def exemplars(self, series: str) -> set[str]:
+        """The request ids that lead from a series to log lines."""
+        path = f"/api/v1/query_exemplars?query={quote(series)}&start=0&end=9999999999"
+        data = await self.get(path)
+        return {each["labels"]["request_id"] for found in data for each in found["exemplars"]}
+
     async def firing(self) -> dict[str, dict[str, str]]:
         """The alerts that fire now: labels by name and severity."""
         data = await self.get("/api/v1/alerts")
