@@ -7,16 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from deploy.grafana.__main__ import FOLDER
-from tests.observe.asked import Asked, queries, substituted, variables
+from tests.observe.asked import Asked, empty
 from tests.observe.place import Callers, Provider, fields, standing
 from tests.observe.watchers import Alertmanager, Prometheus, Webhook, until
 from tests.rig import SCALE, RelayProcess, scenario
 
 FACTOR = 60
 """A minute of the rules is a second here."""
-
-RATE_INTERVAL = "10s"
 
 
 @asynccontextmanager
@@ -26,26 +23,11 @@ async def in_use(providers: dict[str, Provider], home: Path, workers: int) -> As
         callers = Callers(relay)
         callers.usual()
         callers.start("narrow", "shop", 20, pause=0.05)
-        for key in ("spender", "hasty", "counted"):
-            callers.start("chat", key, pause=1)
+        callers.start("chat", "spender", pause=1)
         try:
             yield "{}:{}".format(*relay.admin)
         finally:
             await callers.stop()
-
-
-async def empty(asked: Asked, instance: str) -> list[str]:
-    """The panels and variables that find nothing for this relay."""
-    found = []
-    for path in sorted(FOLDER.glob("*.json")):
-        chosen = {"job": "relay", "instance": instance}
-        for title, query in queries(path):
-            if not await asked.values(substituted(query, chosen, RATE_INTERVAL)):
-                found.append(f"{path.stem}: {title}: {query}")
-        for name, query in variables(path):
-            if not await asked.label_values(substituted(query, chosen, RATE_INTERVAL)):
-                found.append(f"{path.stem}: ${name}")
-    return found
 
 
 async def all_found(asked: Asked, instance: str) -> None:

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from deploy.grafana.__main__ import FOLDER
 from tests.rig import RawClient
 from tests.rig.raw_client import Address, request
+
+RATE_INTERVAL = "10s"
+"""Ten scrapes here; Grafana takes four."""
 
 
 def queries(path: Path) -> Iterator[tuple[str, str]]:
@@ -63,14 +67,10 @@ class Asked:
         data = await self.get(path)
         return {each["labels"]["request_id"] for found in data for each in found["exemplars"]}
 
-    async def firing(self) -> dict[str, dict[str, str]]:
-        """The alerts that fire now: labels by name and severity."""
+    async def firing(self) -> list[dict[str, str]]:
+        """The labels of each alert that fires now."""
         data = await self.get("/api/v1/alerts")
-        return {
-            f"{each['labels']['alertname']} ({each['labels']['severity']})": each["labels"]
-            for each in data["alerts"]
-            if each["state"] == "firing"
-        }
+        return [each["labels"] for each in data["alerts"] if each["state"] == "firing"]
 
     async def label_values(self, query: str) -> list[str]:
         """As Grafana asks for the values of a variable: `label_values(series, label)`."""
@@ -79,3 +79,17 @@ class Asked:
         series, label = parts[1], parts[2]
         data: list[str] = await self.get(f"/api/v1/label/{label}/values?match[]={quote(series)}")
         return data
+
+
+async def empty(asked: Asked, instance: str) -> list[str]:
+    """The panels and variables that find nothing for this relay."""
+    found = []
+    for path in sorted(FOLDER.glob("*.json")):
+        chosen = {"job": "relay", "instance": instance}
+        for title, query in queries(path):
+            if not await asked.values(substituted(query, chosen, RATE_INTERVAL)):
+                found.append(f"{path.stem}: {title}: {query}")
+        for name, query in variables(path):
+            if not await asked.label_values(substituted(query, chosen, RATE_INTERVAL)):
+                found.append(f"{path.stem}: ${name}")
+    return found

@@ -66,7 +66,20 @@ class Provider:
         return [*steps, Send(say.LAST_CHUNK)]
 
 
-PROVIDERS = ("main", "spare", "lazy", "narrow", "fragile", "unlucky", "paced", "locked", "lost")
+PROVIDERS = (
+    *(
+        "main",
+        "spare",
+        "lazy",
+        "narrow",
+        "fragile",
+        "thinker",
+        "unlucky",
+        "paced",
+        "locked",
+        "lost",
+    ),
+)
 """`spare` stands behind most of them."""
 
 PRICE = {"input": 2, "cached_input": 1, "output": 8}
@@ -97,6 +110,7 @@ def fields(providers: dict[str, Provider], workers: int) -> Fields:
             "quick": model("lazy", "spare", hedge={"after": "50ms", "budget": "100%"}),
             "narrow": model("narrow"),
             "fragile": model("fragile"),
+            "thinker": model("thinker"),
             "unlucky": model("unlucky", retry={"attempts": 2, "budget": "0.1%"}),
             "paced": model("paced", "spare"),
             "locked": model("locked", "spare"),
@@ -106,6 +120,7 @@ def fields(providers: dict[str, Provider], workers: int) -> Fields:
             {"id": "shop", "key": _key("shop"), "limits": {"rpm": 100_000, "tpm": 10_000_000}},
             {"id": "trial", "key": _key("trial"), "expires": soon.isoformat(timespec="seconds")},
             {"id": "spender", "key": _key("spender"), "limits": {"requests_per_day": 40}},
+            {"id": "saver", "key": _key("saver"), "limits": {"tokens_per_month": 10**9}},
             {"id": "hasty", "key": _key("hasty"), "limits": {"rpm": 2, "concurrent": 100}},
             {"id": "counted", "key": _key("counted"), "limits": {"rpm": 2, "shadow": True}},
         ],
@@ -151,10 +166,12 @@ class Callers:
             await asyncio.sleep(pause)
 
     def usual(self) -> None:
-        """Every model, streamed and plain, by the keys that have nothing to fear."""
-        for model in ("chat", "quick", "fragile", "unlucky", "paced", "locked", "lost"):
+        """Every model, streamed and plain, and every key but the one that spends its day."""
+        for model in ("chat", "quick", "fragile", "thinker", "unlucky", "paced", "locked", "lost"):
             self.start(model, "shop", 2)
         self.start("narrow", "shop")
         self.start("chat", "shop", pause=0.5, stream=False)
         self.start("chat", "trial", pause=1)
         self.start("no-such-model", "shop", pause=1)
+        for key in ("saver", "hasty", "counted"):
+            self.start("chat", key, pause=0.5)
