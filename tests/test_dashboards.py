@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from deploy.grafana.__main__ import DASHBOARDS, FOLDER, written
-from deploy.grafana.panels import COLUMNS
+from deploy.grafana.panels import AMBER, COLUMNS, SLOW
+from relay.config.model import Observability
 from relay.observe.families import FAMILIES, PROCESS_FAMILIES
 from tests.observe import shipped
 from tests.observe.asked import queries, substituted
@@ -164,6 +165,10 @@ def test_every_series_is_on_some_dashboard() -> None:
     }
 
     assert {family.name for family in (*FAMILIES, *PROCESS_FAMILIES)} - shown == left_out
+
+
+def test_a_first_token_turns_amber_where_it_counts_as_slow_by_default() -> None:
+    assert SLOW[0] == (Observability().slow_first_token, AMBER)
 
 
 def test_provisioning_names_what_is_there() -> None:

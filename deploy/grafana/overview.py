@@ -10,6 +10,7 @@ from deploy.grafana.panels import (
     PAIR,
     RED,
     SLO,
+    SLOW,
     UPSTREAM,
     UPSTREAMS,
     Dashboard,
@@ -27,7 +28,6 @@ EVENTS = f'relay:slo_events:total{{{PAIR}, slo="first_token"}}'
 LATE = f'relay:slo_bad_events:total{{{PAIR}, slo="first_token"}}'
 
 BURN = ((1.0, AMBER), (6.0, RED))
-SLOW = ((0.8, AMBER), (2.5, RED))
 FULL = ((0.8, AMBER), (0.9, RED))
 
 

@@ -26,6 +26,10 @@ GREEN, AMBER, RED = "green", "orange", "red"
 Steps = tuple[tuple[float, str], ...]
 """From which value on another colour holds; below the first it is green."""
 
+SLOW: Steps = ((0.8, AMBER), (2.5, RED))
+"""Colours of a time to first token. The first is the default of observability.slow_first_token; another value there is
+followed by rules and panels, but not by this colour."""
+
 DATASOURCE: Json = {"type": "prometheus", "uid": "${datasource}"}
 
 JOB = 'job=~"$job", instance=~"$instance"'

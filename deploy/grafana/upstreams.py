@@ -8,7 +8,6 @@ from deploy.grafana.panels import (
     MODEL,
     MODELS,
     PAIR,
-    RED,
     UPSTREAM,
     UPSTREAMS,
     Dashboard,
@@ -20,7 +19,6 @@ from deploy.grafana.panels import (
 )
 
 ATTEMPTS = "relay_upstream_attempts_total"
-SLOW = ((0.8, AMBER), (2.5, RED))
 
 HEALTH = Row(
     "Are they well?",

@@ -165,6 +165,13 @@ class Alertmanager(_Process):
             "--log.level=warn",
         ]
 
+    async def held_back(self, alert: str) -> bool:
+        """Whether it has an alert of this name that another one inhibits."""
+        found = (await get(self.address, "/api/v2/alerts?inhibited=true", key=None)).json()
+        return any(
+            each["labels"]["alertname"] == alert and each["status"]["inhibitedBy"] for each in found
+        )
+
 
 class Webhook:
     """Is told by an Alertmanager, and remembers."""
