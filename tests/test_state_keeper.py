@@ -43,6 +43,10 @@ AWAY = "quota_store_unavailable"
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "PATIENCE", 0.2)
+
+
+@pytest.fixture
+def watchful(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper, "LOOK", 0.02)
 
 
@@ -232,7 +236,7 @@ async def test_a_file_that_cannot_be_read_at_start_makes_budgets_unknown_until_i
 @scenario
 async def test_a_damaged_file_is_set_aside_and_no_budget_starts_anew(
     tmp_path: Path,
-    impatient: None,
+    watchful: None,
     damage: Callable[[Path], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -311,7 +315,7 @@ def test_a_loss_is_over_with_the_periods_that_ran_then() -> None:
 
 @scenario
 async def test_a_loss_of_last_month_holds_nobody_up_and_its_file_goes(
-    tmp_path: Path, impatient: None
+    tmp_path: Path, watchful: None
 ) -> None:
     fill(tmp_path, 900)
     (tmp_path / LOST).write_text("2020-01-31T23:00:00Z\n\nwords\n")

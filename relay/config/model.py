@@ -15,6 +15,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from relay.config.keymodel import GroupConfig, KeyConfig
 from relay.config.keytable import KeyTable
+from relay.config.storeaddress import StoreAddress, read_address
 from relay.config.types import (
     LARGEST_COUNT,
     Address,
@@ -90,6 +91,10 @@ class Admin(Section):
     token: AdminToken | None = Field(
         None, description="Needed to look, but for /livez and /readyz (default: none)"
     )
+
+    @property
+    def secret(self) -> str | None:
+        return None if self.token is None else self.token.get_secret_value()
 
 
 class State(Section):
@@ -294,6 +299,11 @@ class Config(Section):
     def filed(self) -> KeyTable:
         """The keys of `key_files`."""
         return self._filed
+
+    @property
+    def store_address(self) -> StoreAddress | None:
+        """Of the store that several relays share; None where limits are counted in the relay."""
+        return read_address(self.quota_store, self._path.parent)
 
     @cached_property
     def active_upstreams(self) -> dict[str, UpstreamConfig]:

@@ -40,15 +40,7 @@ class Pending(NamedTuple):
     """Only if it stands in the file: its default promises nothing."""
 
 
-_NO_STORE: Final = "limits are counted in this process for now: there is no store that could fail."
-
 PENDING: Final = (
-    Pending(
-        ("quota_store",),
-        lambda store: store != "embedded",
-        "limits are counted in this process only for now, not in a store that relays share.",
-    ),
-    Pending(("on_store_failure.rates",), lambda policy: policy != "open", _NO_STORE),
     Pending(
         ("observability.log_content",),
         bool,
