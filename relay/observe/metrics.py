@@ -117,6 +117,7 @@ class Metrics:
         """The configuration was last read without a fault."""
         self.reloaded_at = 0.0
         """When the one in effect was read, Unix time."""
+        self._slow_first_token: float | None = None
         self._exposition = Exposition()
 
     # -- told by the application --
@@ -137,6 +138,7 @@ class Metrics:
         `slow_first_token` (seconds) becomes an edge of the TTFT histogram; when it changes, that histogram starts anew.
         """
         self._calls.configure(models, upstreams, keys, slow_first_token)
+        self._slow_first_token = slow_first_token
 
     def reloaded(self, *, successful: bool, wall: float) -> None:
         """The configuration was read, at start or later; `wall` is Unix time."""
@@ -218,6 +220,8 @@ class Metrics:
         out["relay_ledger_dropped_total"] = {(): lost}
         out["relay_worker_restarts_total"] = {(): sources.worker_restarts()}
         out["relay_log_dropped_total"] = {(): sources.log_dropped()}
+        if self._slow_first_token is not None:
+            out["relay_slow_first_token_seconds"] = {(): self._slow_first_token}
         out["relay_config_last_reload_successful"] = {(): int(self.reload_successful)}
         out["relay_config_last_reload_success_timestamp_seconds"] = {(): self.reloaded_at}
         out["relay_build_info"] = {(self._version, platform.python_version()): 1}
