@@ -69,8 +69,7 @@ def test_nginx_is_the_one_that_closes_idle_connections(name: str) -> None:
 
     assert int(directive(text, "keepalive")) > 0
     assert (
-        read_duration(directive(text, "keepalive_timeout"))
-        < defaults().server.timeouts.keep_alive
+        read_duration(directive(text, "keepalive_timeout")) < defaults().server.timeouts.keep_alive
     )
 
 

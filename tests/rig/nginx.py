@@ -62,8 +62,8 @@ def _lay_out(relay: Address, port: int, home: Path, *, compose: bool) -> Path:
     there = f"server 127.0.0.1:{relay[1]};"
     if compose:
         upstream = _with("compose-upstream.conf", {"server 172.30.64.3:8080;": there})
-        text = _with("nginx.conf", {"/etc/nginx/relay/": f"{sites}/"})
-        main.write_text(text.replace("/tmp/", f"{home}/"), "utf-8")
+        text = (FILES / "nginx.conf").read_text("utf-8").replace("/tmp/", f"{home}/")
+        main.write_text(text.replace("/etc/nginx/relay/", f"{sites}/"), "utf-8")
     else:
         upstream = _with("relay-upstream.conf", {"server 127.0.0.1:8080;": there})
         main.write_text(MAIN.format(home=home), "utf-8")
@@ -102,7 +102,11 @@ class Nginx:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        await self._listening()
+        try:
+            await self._listening()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(
