@@ -28,6 +28,8 @@ COMPILED = (
     *("connection", "heads", "overload", "port", "reception"),
     *("admission/gate", "admission/memory", "admission/principals", "admission/purse"),
     *("admission/windows", "admission/authority", "admission/refusals", "admission/remote"),
+    *("admission/asking", "admission/away", "admission/kinds", "admission/letters"),
+    *("admission/stakes", "admission/store"),
     *("admission/budgets", "admission/period"),
     *("upstream/account", "upstream/attempt", "upstream/balance", "upstream/breaker"),
     *(

@@ -22,7 +22,6 @@ import uvloop
 from aiohttp import web
 
 from relay import admin, banner, notify, process, reload
-from relay.admission.budgets import Budgets
 from relay.admission.gate import Gate
 from relay.call import RequestIds
 from relay.config.model import Config
@@ -39,6 +38,7 @@ from relay.observe.sources import Seen
 from relay.overload import Overload
 from relay.port import Patience, Port
 from relay.proxy import Proxy
+from relay.quota.start import away, follow_policy, gate_of, make_room, store_link
 from relay.reception import Reception
 from relay.records import Batch
 from relay.revoking import Revoking
@@ -97,6 +97,7 @@ class Relay:
         self._demo: Demo | None = None
         self._snapshot = Snapshot(config, self._memory)
         self._gate = self._make_gate(self._snapshot)
+        self._store = store_link(config, self._gate)
         self._keeper = Keeper.of(loop, config, self._gate)
         self._metrics = Metrics()
         self._ledger = Ledger.of(loop, config)
@@ -117,7 +118,7 @@ class Relay:
             *(lambda: self._snapshot, log_dropped, self._keeper),
         )
         self._metrics.sources = self._seen
-        self._guard = admin.Guard(_token(config))
+        self._guard = admin.Guard(config.admin.secret)
         self._watch = Watch(self._port, self._metrics.observe_lag)
         self._wheel.on_lag = self._watch.lagged
         self._health.overloaded = self._watch.is_unready
@@ -133,7 +134,7 @@ class Relay:
         return Directory(listener=log_state)
 
     def _make_gate(self, snapshot: Snapshot) -> Gate:
-        return Gate(snapshot.principals, snapshot.config.groups, Budgets(kept=True))
+        return gate_of(snapshot.config, snapshot.principals, self._memory.workers)
 
     # -- the life of the process --
 
@@ -153,6 +154,8 @@ class Relay:
             await self._close()
 
     async def _listen(self) -> None:
+        make_room(self._config, self._gate)
+        await self._store.start()
         await self._front_runner.setup()
         address = self._config.server.listen
         await self._open(listeners(address.host, address.port, BACKLOG))
@@ -246,6 +249,7 @@ class Relay:
         if self._admin_runner is not None:
             await self._admin_runner.cleanup()
         self._batch.flush()
+        await self._store.close()
         await self._probes.close()
         await self._dialer.close()
         await self._demo_server.close()
@@ -275,13 +279,14 @@ class Relay:
         self._config = config
         self._snapshot = self._reception.snapshot = snapshot
         purses = self._gate.reload(snapshot.principals, config.groups)
+        follow_policy(config, self._gate)
         self._catch_up()
         self._revoking.follow(old, snapshot, time())
         self._keeper.policy = config.on_store_failure.budgets
         self._port.patience = _patience(config)
         self._watch.configure(config.server)
         self._port.memo.clear()
-        self._guard.change(_token(config))
+        self._guard.change(config.admin.secret)
         self._access_log.format = config.observability.access_log
         self._ledger.retention = config.state.retention
         self._metrics.configure(
@@ -340,7 +345,7 @@ class Relay:
             for name, route in self._snapshot.routes.items()
             if route.static is None and not route.pool.usable(now, ())
         ]
-        return [*models, *self._keeper.degraded(), *self._watch.limps()]
+        return [*models, *self._keeper.degraded(), *away(self._gate), *self._watch.limps()]
 
 
 def new_demo_key() -> str:
@@ -350,10 +355,6 @@ def new_demo_key() -> str:
 def _patience(config: Config) -> Patience:
     timeouts = config.server.timeouts
     return Patience(timeouts.header, timeouts.body, timeouts.keep_alive)
-
-
-def _token(config: Config) -> str | None:
-    return None if config.admin.token is None else config.admin.token.get_secret_value()
 
 
 def _bound(runner: web.BaseRunner | None) -> str:

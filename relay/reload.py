@@ -117,6 +117,8 @@ def difference(old: Config, new: Config, breathe: Breathe) -> dict[str, list[str
     if old.server.workers != new.server.workers:
         more = ["another number of workers needs a restart"]
         found["server"] = found.get("server", []) + more
+    if old.quota_store != new.quota_store:
+        found["quota_store"] = ["another store needs a restart"]
     if old.state.path != new.state.path:
         found["state"] = ["another path needs a restart"]
     return {section: changes for section, changes in found.items() if changes}

@@ -211,7 +211,7 @@ class OneProcess(RuleBasedStateMachine):
 
 
 TestOneProcess = OneProcess.TestCase
-TestOneProcess.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestOneProcess.settings = settings(max_examples=25, stateful_step_count=40, deadline=None)
 
 
 class SeveralProcesses(RuleBasedStateMachine):
@@ -326,4 +326,4 @@ class SeveralProcesses(RuleBasedStateMachine):
 
 
 TestSeveralProcesses = SeveralProcesses.TestCase
-TestSeveralProcesses.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestSeveralProcesses.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)

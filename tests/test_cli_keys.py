@@ -12,8 +12,9 @@ import pytest
 
 from relay.cli import main
 from relay.config.file import load
+from relay.config.keymodel import KeyConfig
 from relay.config.keytable import FiledKey
-from relay.config.model import Config, KeyConfig
+from relay.config.model import Config
 from tests.keytimes import write
 from tests.rig import SCALE
 

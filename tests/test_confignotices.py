@@ -88,8 +88,6 @@ def test_what_will_not_serve_is_said(text: str) -> None:
 
 
 PENDING_OPTIONS = {
-    "quota_store: redis://h:6379/0": "quota_store",
-    "on_store_failure: {rates: closed}": "on_store_failure.rates",
     "observability: {log_content: true}": "observability.log_content",
 }
 

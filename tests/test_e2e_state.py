@@ -60,7 +60,7 @@ async def test_a_budget_is_not_fresh_after_a_restart(tmp_path: Path, workers: in
 
 def test_kills_at_any_moment_cost_less_than_a_second_and_reset_no_budget(tmp_path: Path) -> None:
     """The long form is `python -m tests.killed`."""
-    report = asyncio.run(killed.play(6, 7, [1, 2], tmp_path, lambda _: None))
+    report = asyncio.run(killed.play(5, 7, [1, 2], tmp_path, lambda _: None))
 
     assert report.wrong == []
     assert report.calls > 100
@@ -151,16 +151,15 @@ async def test_a_folder_that_cannot_be_made_costs_budgets_only(tmp_path: Path) -
 # --- the file -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 @scenario
 async def test_a_damaged_file_refuses_budgets_until_the_admin_accepts_the_loss(
-    tmp_path: Path, workers: int
+    tmp_path: Path,
 ) -> None:
     async with Upstream() as upstream:
-        async with RelayProcess(fields(upstream, workers), tmp_path) as relay:
+        async with RelayProcess(fields(upstream), tmp_path) as relay:
             await statuses(relay, 5)
         headless(tmp_path / "state" / FILE)
-        async with RelayProcess(fields(upstream, workers), tmp_path) as relay:
+        async with RelayProcess(fields(upstream, 2), tmp_path) as relay:
             refused = await relay.chat()
             told = await readyz(relay)
             words = (tmp_path / "state" / "budgets.lost").read_text("utf-8")
@@ -217,7 +216,7 @@ disks = pytest.mark.skipif(
 
 async def limp(relay: RelayProcess, reason: str) -> None:
     """Returns when the store is away for this reason."""
-    line: Line = await relay.log(about("store_down"))
+    line: Line = await relay.log(about("store_down", of="budgets"))
     assert reason in line["reason"]
 
 
@@ -277,7 +276,7 @@ async def test_a_program_that_locks_the_file_costs_nothing_but_a_word(tmp_path: 
             served = await statuses(relay, 1)
             await limp(relay, "locked")
             other.execute("ROLLBACK")
-        await relay.log(about("store_up"))
+        await relay.log(about("store_up", of="budgets"))
         await until(lambda: rows(path.parent)["tester"][4:] == (2, 0))
 
     assert served == [200]

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from relay.config.faults import ConfigErrors
 from relay.config.file import load
+from relay.config.keymodel import KeyConfig, ModelLimits
 from relay.config.keytable import FiledKey, FiledModelLimits
-from relay.config.model import Config, KeyConfig, ModelLimits
+from relay.config.model import Config
 
 KEY = "sk-0123456789-abcdef"
 SECRET = "sk-live-9f8e7d6c5b4a39281706f5e4d3c2b1a0"

@@ -7,7 +7,7 @@ from hashlib import sha256
 
 import pytest
 
-from relay.config.model import KeyConfig
+from relay.config.keymodel import KeyConfig
 from relay.keys.entries import ALPHABET, SIGNS, KeyRefused, entry_of, hash_of, new_key, rotated
 
 

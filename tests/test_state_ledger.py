@@ -27,7 +27,7 @@ class Watched(Writer):
     """Tells when something is handed over, and when a try has failed."""
 
     def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection]) -> None:
-        super().__init__(path, connect)
+        super().__init__(path, connect, "calls")
         self.given, self.failed = asyncio.Event(), asyncio.Event()
         self._loop = asyncio.get_running_loop()
 

@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 def writing(
     path: Path, connect: Callable[[], sqlite3.Connection] | None = None
 ) -> Iterator[Writer]:
-    writer = Writer(path, connect or (lambda: database.connect(path)))
+    writer = Writer(path, connect or (lambda: database.connect(path)), "tests")
     try:
         yield writer
     finally:

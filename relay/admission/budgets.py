@@ -124,7 +124,11 @@ class Budgets:
 
     def take(self, most: int) -> list[Row]:
         """Changes that are to be written, each once."""
-        rows, self._loose = self._loose[:most], self._loose[most:]
+        if self._loose:
+            # All of them first: one may be older than the state of an account that has opened since.
+            rows, self._loose = self._loose[:most], self._loose[most:]
+            return rows
+        rows = []
         changed = self._changed
         taken, rest = changed[:most], changed[most:]
         # In place: the machines hold the list.

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from relay.config.faults import Fault, explain
 from relay.config.keylines import Problem, Report, Unreadable, Wrong, batches, parse, variables
+from relay.config.keymodel import KeyConfig
 from relay.config.keytable import (
     NO_LIMITS,
     FiledKey,
@@ -32,7 +33,6 @@ from relay.config.keytable import (
     KeyTable,
     Plan,
 )
-from relay.config.model import KeyConfig
 from relay.config.rules import KnownKeys, key_files, known_keys, limited_models, nearest
 from relay.config.types import SHORTEST_KEY, Reading, is_placeholder, is_sendable
 from relay.config.values import read_instant, read_network

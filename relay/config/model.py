@@ -7,27 +7,25 @@ and YAML are `file`'s. Everything is frozen: a reload makes a new `Config`.
 
 from __future__ import annotations
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, PrivateAttr, model_validator
 
+from relay.config.keymodel import GroupConfig, KeyConfig
 from relay.config.keytable import KeyTable
+from relay.config.storeaddress import StoreAddress, read_address
 from relay.config.types import (
     LARGEST_COUNT,
     Address,
     AdminToken,
-    ClientKey,
     Connections,
     Count,
     Day,
     Duration,
     FilePath,
     Hours,
-    Instant,
-    KeyHash,
     Name,
     NetworkAddress,
     Origin,
@@ -39,7 +37,6 @@ from relay.config.types import (
     Store,
     Text,
     TimeLimit,
-    Usd,
     Workers,
 )
 from relay.config.upstreams import UpstreamConfig
@@ -94,6 +91,10 @@ class Admin(Section):
     token: AdminToken | None = Field(
         None, description="Needed to look, but for /livez and /readyz (default: none)"
     )
+
+    @property
+    def secret(self) -> str | None:
+        return None if self.token is None else self.token.get_secret_value()
 
 
 class State(Section):
@@ -215,79 +216,7 @@ class ModelConfig(Section):
     )
 
 
-# --- keys -----------------------------------------------------------------------------------------
-
-
-class ModelLimits(Section):
-    """Limits on the use of one model."""
-
-    rpm: Count | None = Field(None, description="Calls per minute (default: none)")
-    tpm: Count | None = Field(None, description="Tokens per minute (default: none)")
-    concurrent: Count | None = Field(None, description="Calls at once (default: none)")
-    requests_per_day: Count | None = Field(None, description="Calls per day, UTC (default: none)")
-    tokens_per_day: Count | None = Field(None, description="Tokens per day, UTC (default: none)")
-    tokens_per_month: Count | None = Field(
-        None, description="Tokens per month, UTC (default: none)"
-    )
-    usd_per_day: Usd | None = Field(None, description="US$ per day, UTC (default: none)")
-    usd_per_month: Usd | None = Field(None, description="US$ per month, UTC (default: none)")
-    shadow: bool = Field(False, description="Count only, and refuse nothing")
-
-
-class Limits(ModelLimits):
-    models: dict[Name, ModelLimits] = Field(
-        {}, description="Further limits on the use of single models, by name"
-    )
-
-
-class PreviousKey(Section):
-    """What a key was before it was rotated."""
-
-    hash: KeyHash = Field(description="SHA-256 of the key before a rotation (required)")
-    until: Instant = Field(description="Refused from then on, UTC (required)")
-
-
-class KeyConfig(Section):
-    """A key of ours, for one client."""
-
-    id: Name = Field(description="Its name in logs and metrics (required)")
-    key: ClientKey | None = Field(
-        None, description="The key itself; left out without one (default: none)"
-    )
-    hash: KeyHash | None = Field(
-        None, description="Or its SHA-256, as `relay keys new` writes it (default: none)"
-    )
-    previous: list[PreviousKey] = Field(
-        [], description="What it was before `relay keys rotate`, good for a while (default: none)"
-    )
-    models: list[Text] = Field(
-        ["*"], description="Models it may use; * fits anything (default: all)"
-    )
-    limits: Limits = Field(Limits(), description="What it may use up")
-    expires: Instant | None = Field(None, description="Refused from then on, UTC (default: never)")
-    allow_ips: list[NetworkAddress] = Field(
-        [], description="Addresses it may come from; [] for any"
-    )
-    abort_billing: Literal["delivered", "drain", "waive"] = Field(
-        "delivered", description="A client leaves: bill what it got; drain: all; waive: nothing"
-    )
-    group: Name | None = Field(
-        None, description="A name from groups, whose limits count too (default: none)"
-    )
-    weight: int = Field(1, ge=1, le=1_000_000, description="Its share of a queue's turns")
-    on_revoke: Literal["finish", "cut"] = Field(
-        "finish", description="A revoked key's running answers: finish, or cut"
-    )
-
-    @property
-    def digest(self) -> bytes | None:
-        """The SHA-256 of the key; None if the entry is left out."""
-        key = self.key.get_secret_value() if self.key is not None else ""
-        return self.hash or (hashlib.sha256(key.encode()).digest() if key else None)
-
-
-class GroupConfig(Section):
-    limits: Limits = Field(Limits(), description="What all its keys together may use up")
+# --- observability --------------------------------------------------------------------------------
 
 
 class Observability(Section):
@@ -370,6 +299,11 @@ class Config(Section):
     def filed(self) -> KeyTable:
         """The keys of `key_files`."""
         return self._filed
+
+    @property
+    def store_address(self) -> StoreAddress | None:
+        """Of the store that several relays share; None where limits are counted in the relay."""
+        return read_address(self.quota_store, self._path.parent)
 
     @cached_property
     def active_upstreams(self) -> dict[str, UpstreamConfig]:

@@ -12,8 +12,9 @@ from fnmatch import fnmatchcase
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
+from relay.config.keymodel import KeyConfig, Limits
 from relay.config.keytable import STEP, FiledLimits, KeyTable, Plan, Use
-from relay.config.model import Config, KeyConfig, Limits
+from relay.config.model import Config
 from relay.config.types import SHORTEST_KEY, Section
 from relay.config.values import write_instant
 
@@ -39,15 +40,7 @@ class Pending(NamedTuple):
     """Only if it stands in the file: its default promises nothing."""
 
 
-_NO_STORE: Final = "limits are counted in this process for now: there is no store that could fail."
-
 PENDING: Final = (
-    Pending(
-        ("quota_store",),
-        lambda store: store != "embedded",
-        "limits are counted in this process only for now, not in a store that relays share.",
-    ),
-    Pending(("on_store_failure.rates",), lambda policy: policy != "open", _NO_STORE),
     Pending(
         ("observability.log_content",),
         bool,

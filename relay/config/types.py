@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from relay.config import values
+from relay.config.storeaddress import read_address
 from relay.config.values import UNKNOWN, Listen, Network, Substituted, expect_text, plain
 
 SHORTEST_KEY: Final = 16
@@ -155,8 +156,9 @@ def write_hash(digest: bytes) -> str:
 def read_store(value: Any, info: ValidationInfo) -> str:
     """Where budgets are kept. The address may hold a password, so it can be a file and is not shown."""
     text = read_secret(value, info).get_secret_value()
-    if text != "embedded" and not re.fullmatch(r"(?:rediss?|unix)://\S+", text):
-        raise ValueError("is neither embedded nor an address such as redis://host:6379/0")
+    address = read_address(text, _base(info))
+    if address is not None and address.ca_file is not None and not Path(address.ca_file).is_file():
+        raise ValueError("ca_file must be a file that exists")
     return text
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from relay.config.faults import explain, path_of
-from relay.config.model import KeyConfig
+from relay.config.keymodel import KeyConfig
 from relay.config.values import read_instant, write_instant
 
 ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase

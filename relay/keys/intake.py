@@ -17,8 +17,8 @@ import msgspec
 from relay.config.faults import ConfigErrors, Fault
 from relay.config.keyfiles import KeyFiles, without_a_break
 from relay.config.keylines import BYTE_ORDER_MARK
+from relay.config.keymodel import KeyConfig
 from relay.config.keytable import FiledKey, FiledLimits, Plan
-from relay.config.model import KeyConfig
 from relay.config.rules import known_keys, nearest
 from relay.config.values import plain, write_instant
 from relay.keys.ring import Keyring

@@ -21,8 +21,8 @@ from relay.config.faults import ConfigErrors, Fault, explain, path_of
 from relay.config.file import read
 from relay.config.keyfiles import KeyFiles, without_a_break
 from relay.config.keylines import Unreadable, Wrong
+from relay.config.keymodel import KeyConfig
 from relay.config.keytable import FiledKey, FiledLimits
-from relay.config.model import KeyConfig
 from relay.config.rules import key_files, known_keys
 from relay.config.types import Reading
 from relay.config.values import write_instant

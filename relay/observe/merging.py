@@ -7,6 +7,7 @@ goes back because of it. Labels are those of the live configuration, as in one p
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from typing import Final
 
 from relay.observe.exposition import Buckets, Labels, Seen, Snapshot
 from relay.observe.families import FAMILIES, PROCESS_FAMILIES, Family
@@ -29,6 +30,12 @@ OF_THE_WHOLE = frozenset(
     }
 )
 """Known to one process for all: a worker's own number says nothing."""
+
+SEEN_BY_ALL: Final[dict[str, Callable[[float, float], float]]] = {
+    "relay_key_limit_ratio": max,
+    "relay_store_up": min,
+}
+"""Where that process does not know, the one who says more, or that it is down, is right."""
 
 _FAMILIES = {family.name: family for family in (*FAMILIES, *PROCESS_FAMILIES)}
 
@@ -67,7 +74,7 @@ class Merging:
             self._add(values, buckets, snapshot, self._known)
         self._base = Snapshot(values, buckets)
 
-    def merge(self, own: Snapshot, live: Iterable[Snapshot]) -> Snapshot:
+    def merge(self, own: Snapshot, live: Sequence[Snapshot]) -> Snapshot:
         """The whole: the numbers of this process, of those that live, and of those that died.
 
         In any thread, one at a time: a millisecond for some twenty keys.
@@ -79,7 +86,8 @@ class Merging:
         self._add(values, buckets, self._base, self._shown_as)
         for name, found in own.values.items():
             if name in OF_THE_WHOLE:
-                values[name] = dict(found)
+                values[name] = self._seen(name, live) if name in SEEN_BY_ALL else {}
+                values[name].update(found)
             else:
                 _add_values(values.setdefault(name, {}), found.items())
         return Snapshot(values, buckets)
@@ -104,6 +112,17 @@ class Merging:
                 labels = label(_FAMILIES[name], each)
                 if labels is not None:
                     out[labels] = _sum(out.get(labels), histogram)
+
+    def _seen(self, name: str, live: Iterable[Snapshot]) -> dict[Labels, float]:
+        """What the others see of something that is one for all."""
+        out: dict[Labels, float] = {}
+        pick = SEEN_BY_ALL[name]
+        for snapshot in live:
+            for labels, value in snapshot.values.get(name, {}).items():
+                shown = self._shown_as(_FAMILIES[name], labels)
+                if shown is not None:
+                    out[shown] = pick(out.get(shown, value), value)
+        return out
 
     def _known(self, family: Family, labels: Labels) -> Labels | None:
         """The labels if a reload has not removed what they name."""

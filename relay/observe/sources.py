@@ -12,6 +12,7 @@ from relay import __version__
 from relay.admin import StatusReport, UpstreamStatus
 from relay.admission.gate import Gate
 from relay.admission.remote import RemoteGate
+from relay.admission.store import StoreGate
 from relay.equipment import Memory
 from relay.gaps import GapCounts
 from relay.observe.accesslog import AccessLog
@@ -108,10 +109,15 @@ class Seen(Sources):
         return [item for memory in self._memory.routes.values() for item in memory.resumes.items()]
 
     def store_up(self) -> Iterable[tuple[str, bool]]:
+        gate = self._gate
+        if isinstance(gate, StoreGate):
+            return [("redis", not gate.away)]
         return [("memory", True), *self._keeper.store_up()]
 
     def store_errors(self) -> Iterable[tuple[str, int]]:
         gate = self._gate
+        if isinstance(gate, StoreGate):
+            return [("redis", gate.failures)]
         asked = [("memory", gate.failures)] if isinstance(gate, RemoteGate) else []
         return [*asked, *self._keeper.store_errors()]
 

@@ -60,7 +60,7 @@ class Keeper:
         self._budgets = gate.budgets
         self.policy = policy
         """What becomes of keys with a budget while budgets are away; a reload may change it."""
-        self._writer = Writer(self._path, self._connect)
+        self._writer = Writer(self._path, self._connect, "budgets")
         self._known = False
         """What was spent before is known; the thread may have read it a moment before it is `_learned`."""
         self._learned = False

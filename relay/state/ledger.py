@@ -96,7 +96,7 @@ class Ledger:
     def of(cls, loop: asyncio.AbstractEventLoop, config: Config) -> Ledger:
         """As the configuration says, with a thread of its own: what waits for the disk here holds up no budgets."""
         path = config.state.path / database.FILE
-        writer = Writer(path, partial(database.connect, path))
+        writer = Writer(path, partial(database.connect, path), "calls")
         return cls(loop, writer, config.state.retention, time)
 
     def close(self, timeout: float = LAST_WRITE) -> None:

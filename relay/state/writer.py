@@ -46,9 +46,13 @@ _BUGS: Final = (
 class Writer:
     """Its thread starts with the first work, hence after any fork, and ends with `close`."""
 
-    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection]) -> None:
-        """`connect` is called in the thread, before the first work and after a failure. It may raise OSError, too."""
+    def __init__(self, path: Path, connect: Callable[[], sqlite3.Connection], what: str) -> None:
+        """`connect` is called in the thread, before the first work and after a failure. It may raise OSError, too.
+
+        `what` it writes is for the log.
+        """
         self._path = path
+        self._what = what
         self._connect = connect
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
@@ -213,7 +217,7 @@ class Writer:
             if self._told:
                 self._told = False
                 away = round(self._last_commit - self._failed_at, 3)
-                log.info("store_up", store=STORE, away_seconds=away)
+                log.info("store_up", store=STORE, of=self._what, away_seconds=away)
 
     def _failed(self, error: Exception) -> None:
         self._disconnect()
@@ -225,7 +229,7 @@ class Writer:
             self._failed_at = now
         if not self._told and now - self._told_at > QUIET:
             self._told, self._told_at = True, now
-            log.error("store_down", store=STORE, reason=self.error)
+            log.error("store_down", store=STORE, of=self._what, reason=self.error)
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -165,8 +165,7 @@ class Hub:
         self.members.follow(config.digest, source)
         self.members.obey(self.members.ledger.configure(limits_of(endpoints)))
         self._overview.configure(snapshot)
-        token = config.admin.token
-        self._guard.change(None if token is None else token.get_secret_value())
+        self._guard.change(config.admin.secret)
 
 
 def run(config: Config, seat: Seat) -> int:

@@ -150,6 +150,8 @@ class Overview(Sources):
     # -- metrics.Sources: what belongs to the whole --
 
     def key_ratios(self) -> Iterable[tuple[str, str, float]]:
+        if self._shared:
+            return ()
         return self._members.authority.gate.iter_ratios(monotonic(), time())
 
     def shadow_refusals(self) -> Iterable[tuple[str, str, int]]:
@@ -162,10 +164,16 @@ class Overview(Sources):
         return [(name, 0, self._limit(name)) for name in self._configuration.endpoints]
 
     def store_up(self) -> Iterable[tuple[str, bool]]:
-        return [("memory", True), *self._keeper.store_up()]
+        kept = self._keeper.store_up()
+        return kept if self._shared else [("memory", True), *kept]
 
     def store_errors(self) -> Iterable[tuple[str, int]]:
         return self._keeper.store_errors()
+
+    @property
+    def _shared(self) -> bool:
+        """Limits are counted in a store that every worker asks itself: they know."""
+        return self._configuration.config.store_address is not None
 
     def log_dropped(self) -> int:
         return self.log_lost

@@ -19,6 +19,7 @@ from relay.observe.accesslog import AccessLog
 from relay.observe.exposition import Snapshot as Numbers
 from relay.observe.exposition import gc_values
 from relay.observe.linewriter import LineWriter
+from relay.quota.start import store_gate
 from relay.snapshot import Snapshot
 from relay.upstream.directory import Directory
 from relay.upstream.endpoint import PARKED, PAUSED, Endpoint
@@ -57,14 +58,18 @@ class Worker(Relay):
         self._admitted = asyncio.Event()
         self.serving = False
         gate = self._gate
-        assert isinstance(gate, RemoteGate), "made below"
+        if not isinstance(gate, RemoteGate):
+            # Its limits are counted in a store, the hub is not asked.
+            gate = RemoteGate(self._snapshot.principals, config.groups)
         self._uplink = Uplink(seat.worker, seat.link.getsockname(), gate, self._shares, self)
 
     def _make_directory(self) -> Directory:
         return Directory(listener=self._log_state, shared_out=True)
 
     def _make_gate(self, snapshot: Snapshot) -> Gate:
-        return RemoteGate(snapshot.principals, snapshot.config.groups)
+        principals, config = snapshot.principals, snapshot.config
+        shared = store_gate(config, principals, self._memory.workers)
+        return shared or RemoteGate(principals, config.groups)
 
     @property
     def digest(self) -> str:
@@ -75,6 +80,7 @@ class Worker(Relay):
     async def _listen(self) -> None:
         await self._uplink.start()
         await self._admitted.wait()
+        await self._store.start()
         await self._front_runner.setup()
         await self._open(self._seat.listeners)
         self._health.phase = "ready"

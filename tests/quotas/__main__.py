@@ -8,6 +8,7 @@ The exit code is 1 when anything was not as it should be.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import sys
 from collections.abc import Callable
@@ -18,7 +19,8 @@ from typing import Any
 
 import uvloop
 
-from tests.quotas import burst, cost, drift, sites
+from tests.quotas import burst, cost, drift, faults, messages, sites
+from tests.redis_rig import RedisServer, Server, program
 from tests.rig.relay_process import ROOT
 
 KEPT = ROOT / ".cache" / "quotas.json"
@@ -64,10 +66,43 @@ def _of_cost(_: argparse.Namespace) -> tuple[Rows, list[str]]:
     return rows, []
 
 
+def _of_redis(options: argparse.Namespace) -> tuple[Rows, list[str]]:
+    """What every fault of a Redis costs."""
+    rows: Rows = []
+    wrong: list[str] = []
+    if program() is None:
+        tell("redis-server is missing: its part is left out")
+        return rows, wrong
+    for fault in faults.FAULTS:
+        for _ in range(options.times):
+            with TemporaryDirectory() as folder:
+                row = asyncio.run(faults.play(fault, Path(folder)))
+            rows.append(vars(row) | {"added_ms": round(row.added_ms, 1)})
+            tell(json.dumps(rows[-1]))
+            wrong += [f"redis, {fault.name}: {each}" for each in row.wrong()]
+    return rows, wrong
+
+
+def _of_messages(_: argparse.Namespace) -> tuple[Rows, list[str]]:
+    """What a busy key costs a Redis that several relays share."""
+    rows: Rows = []
+    if program() is None:
+        return rows, []
+    with TemporaryDirectory() as folder, RedisServer(Path(folder)) as server:
+        for relays in (1, 4, 16):
+            found = messages.run(Server(server.client()), relays, 10_000)
+            rows.append(vars(found) | {"messages": round(found.messages, 3)})
+            tell(json.dumps(rows[-1]))
+    wrong = [str(row) for row in rows if row["relays"] == 4 and row["messages"] > 0.3]
+    return rows, wrong
+
+
 PARTS: dict[str, Callable[[argparse.Namespace], tuple[Rows, list[str]]]] = {
     "burst": _of_burst,
     "drift": _of_drift,
     "cost": _of_cost,
+    "redis": _of_redis,
+    "messages": _of_messages,
 }
 
 
@@ -75,6 +110,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.quotas")
     parser.add_argument("--runs", type=int, default=20, help="bursts of every limit")
     parser.add_argument("--calls", type=int, default=10_000, help="calls of the drift")
+    parser.add_argument("--times", type=int, default=3, help="of every fault of a Redis")
     parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas between them")
     options = parser.parse_args()
     KEPT.parent.mkdir(exist_ok=True)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from tests.redis_rig import RedisServer, program
 from tests.rig import RelayProcess
 from tests.rig.relay_process import Fields
 
@@ -25,8 +26,8 @@ def _one_relay(workers: int) -> Site:
     return site
 
 
-def relays_on(store: str, count: int) -> Site:
-    """So many relays of one worker, which count in one store."""
+def relays_on(store: str, count: int, workers: int = 1) -> Site:
+    """So many relays, of one worker if not said, which count in one store."""
 
     @asynccontextmanager
     async def site(fields: Fields, folder: Path) -> AsyncIterator[list[RelayProcess]]:
@@ -36,9 +37,22 @@ def relays_on(store: str, count: int) -> Site:
                 own = folder / f"relay-{number}"
                 own.mkdir()
                 each = copy.deepcopy(fields) | {"quota_store": store}
-                each["server"]["workers"] = 1
+                each["server"]["workers"] = workers
                 relays.append(await stack.enter_async_context(RelayProcess(each, own)))
             yield relays
+
+    return site
+
+
+def on_redis(count: int, workers: int = 1) -> Site:
+    """Relays on a Redis of their own."""
+
+    @asynccontextmanager
+    async def site(fields: Fields, folder: Path) -> AsyncIterator[list[RelayProcess]]:
+        async with RedisServer(folder / "redis") as server:
+            store = f"unix://{server.socket}"
+            async with relays_on(store, count, workers)(fields, folder) as relays:
+                yield relays
 
     return site
 
@@ -50,6 +64,15 @@ EMBEDDED: dict[str, Site] = {
 }
 
 
+SHARED: dict[str, Site] = {
+    "redis, 2 relays": on_redis(2),
+    "redis, 2 relays of 2 workers": on_redis(2, 2),
+}
+
+
 def all_of(tell: Callable[[str], None]) -> dict[str, Site]:
     """Every authority that there is here; says which one is missing."""
-    return dict(EMBEDDED)
+    if program() is None:
+        tell("redis-server is missing: its part is left out")
+        return dict(EMBEDDED)
+    return EMBEDDED | SHARED

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.quotas import burst
-from tests.quotas.sites import EMBEDDED
+from tests.quotas.sites import EMBEDDED, SHARED
 from tests.rig import scenario
 
 
 @scenario
-@pytest.mark.parametrize("site", ["in process", "4 workers"])
+@pytest.mark.parametrize("site", ["in process", "4 workers", "redis, 2 relays"])
 async def test_exactly_what_a_limit_holds_is_admitted(site: str, tmp_path: Path) -> None:
-    found = await burst.run(EMBEDDED[site], 1, 1000, tmp_path)
+    found = await burst.run((EMBEDDED | SHARED)[site], 1, 1000, tmp_path)
 
     for name, each in found.items():
         assert each.calls == 2000

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.quotas import drift
-from tests.quotas.sites import EMBEDDED
+from tests.quotas.sites import EMBEDDED, SHARED
 from tests.rig import scenario
 
 
 @scenario
-@pytest.mark.parametrize("site", ["in process", "2 workers"])
+@pytest.mark.parametrize("site", ["in process", "2 workers", "redis, 2 relays"])
 async def test_what_is_billed_is_what_the_upstreams_counted(site: str, tmp_path: Path) -> None:
-    found = await drift.run(EMBEDDED[site], 300, tmp_path)
+    found = await drift.run((EMBEDDED | SHARED)[site], 300, tmp_path)
 
     assert (found.calls, found.wrong) == (300, 0)
     assert found.whole > 150
