@@ -14,6 +14,7 @@ import pytest
 
 from relay.config.values import read_duration, read_size
 from tests.deployed import COMPOSE, DEPLOY, SERVICES, dockerfile, example_env, mounts, shipped
+from tests.redis_rig import RedisServer
 from tests.rig import RelayProcess, scenario
 from tests.rig.raw_client import chat, get
 from tests.rig.relay_process import ROOT
@@ -266,18 +267,22 @@ def test_prepare_makes_each_secret_once(tmp_path: Path) -> None:
 
 
 @scenario
-async def test_the_relay_of_compose_streams_before_there_is_a_providers_key(
+async def test_the_relay_of_compose_streams_without_a_providers_key_and_counts_in_redis(
     tmp_path: Path,
 ) -> None:
     deploy = prepared(tmp_path)
-    # The limits' store is in another container.
-    env = made_env(deploy) | {"QUOTA_STORE": "embedded"}
     token = (deploy / "secrets" / "relay_admin_token").read_text("utf-8")
-    async with RelayProcess(deploy / "relay" / "config.yaml", tmp_path, env) as relay:
-        answer = await chat(relay.address, model="deepseek-chat", key=env["RELAY_API_KEY"])
-        page = await get(relay.admin, "/metrics", key=token)
-        unasked = await get(relay.admin, "/metrics", key=None)
+    with RedisServer(tmp_path / "redis", *SERVICES["redis"]["command"][1:]) as store:
+        # Compose has it in a container of its own, under a name.
+        env = made_env(deploy) | {"QUOTA_STORE": f"unix://{store.socket}?db=0"}
+        async with RelayProcess(deploy / "relay" / "config.yaml", tmp_path, env) as relay:
+            answer = await chat(relay.address, model="deepseek-chat", key=env["RELAY_API_KEY"])
+            page = await get(relay.admin, "/metrics", key=token)
+            unasked = await get(relay.admin, "/metrics", key=None)
+            counted = store.client().keys("{relay}*")
 
-        assert answer.events[-1] == b"data: [DONE]\n\n"
-        assert page.status == 200
-        assert unasked.status == 401
+    assert answer.events[-1] == b"data: [DONE]\n\n"
+    assert answer.headers["x-ratelimit-limit-requests"] == ENV["RATE_LIMIT"]
+    assert b'relay_store_up{store="redis"} 1' in page.body
+    assert counted
+    assert unasked.status == 401

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import ssl
 from pathlib import Path
 
 import pytest
 
 from relay.config.values import read_duration, read_size
+from tests.authority import Authority
 from tests.deployed import COMPOSE, DEPLOY, defaults
-from tests.rig import End, RawClient, RelayProcess, Upstream, config, scenario
+from tests.rig import End, RawClient, RelayProcess, Upstream, config, scenario, within
 from tests.rig import scripts as say
 from tests.rig.nginx import Nginx
 from tests.rig.raw_client import chat, chat_body, get, request
@@ -147,3 +150,28 @@ async def test_what_nginx_of_compose_answers_itself_is_an_error_object(tmp_path:
         assert alive.status == 200
         assert (too_large.status, too_large.error["code"]) == (413, "request_too_large")
         assert (away.status, away.error["code"]) == (503, "relay_unavailable")
+
+
+@scenario
+async def test_the_lines_marked_tls_are_all_that_tls_takes(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "tls")
+    authority.serving("DNS:relay.test")
+    (tmp_path / "tls" / "certificate").rename(tmp_path / "tls" / "fullchain.pem")
+    (tmp_path / "tls" / "key").rename(tmp_path / "tls" / "privkey.pem")
+    trust = ssl.create_default_context(cafile=str(authority.file))
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"a": upstream}), tmp_path) as relay,
+        Nginx(relay.address, tmp_path / "nginx", tls=tmp_path / "tls") as nginx,
+        within(),
+    ):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", nginx.tls_port, ssl=trust, server_hostname="relay.test"
+        )
+        head = {"Connection": "close"}
+        writer.write(request("POST", "/v1/chat/completions", chat_body(), headers=head))
+        answer = await reader.read()
+        writer.close()
+
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"data: [DONE]" in answer

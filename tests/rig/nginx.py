@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
 from collections.abc import Mapping
@@ -55,40 +56,57 @@ def _with(name: str, changes: Mapping[str, str]) -> str:
     return text
 
 
-def _lay_out(relay: Address, port: int, home: Path, *, compose: bool) -> Path:
+def _site(port: int, tls: tuple[int, Path] | None) -> str:
+    site = _with("relay.conf", {"listen 80;": f"listen 127.0.0.1:{port};"})
+    if tls is None:
+        return site
+    site, marks = re.subn(r"(?m)^( *)# (.*;) +# TLS$", r"\1\2", site)
+    assert marks == 3
+    site = site.replace("listen 443 ssl;", f"listen 127.0.0.1:{tls[0]} ssl;")
+    return site.replace("/etc/nginx/tls/", f"{tls[1]}/")
+
+
+def _lay_out(
+    relay: Address, port: int, home: Path, *, compose: bool, tls: tuple[int, Path] | None
+) -> Path:
     """Writes the configuration. Returns its main file."""
     sites, main = home / "relay", home / "nginx.conf"
     sites.mkdir(parents=True)
     there = f"server 127.0.0.1:{relay[1]};"
     if compose:
         upstream = _with("compose-upstream.conf", {"server 172.30.64.3:8080;": there})
-        text = (FILES / "nginx.conf").read_text("utf-8").replace("/tmp/", f"{home}/")
+        text = (FILES / "nginx.conf").read_text("utf-8").replace(" /tmp/", f" {home}/")
         main.write_text(text.replace("/etc/nginx/relay/", f"{sites}/"), "utf-8")
     else:
         upstream = _with("relay-upstream.conf", {"server 127.0.0.1:8080;": there})
         main.write_text(MAIN.format(home=home), "utf-8")
     (sites / "upstream.conf").write_text(upstream, "utf-8")
-    site = _with("relay.conf", {"listen 80;": f"listen 127.0.0.1:{port};"})
-    (sites / "site.conf").write_text(site, "utf-8")
+    (sites / "site.conf").write_text(_site(port, tls), "utf-8")
     return main
 
 
 class Nginx:
     """nginx in front of a relay. `stop()` of the relay leaves it running."""
 
-    def __init__(self, relay: Address, home: Path, *, compose: bool = False) -> None:
-        """`compose`: with the files that compose.yaml mounts."""
+    def __init__(
+        self, relay: Address, home: Path, *, compose: bool = False, tls: Path | None = None
+    ) -> None:
+        """`compose`: with the files that compose.yaml mounts. `tls`: a folder with what the lines marked TLS name."""
         self.address: Address = ("127.0.0.1", free_port())
+        self.tls_port = free_port()
         self.said = ""
         """Its access log, once it has ended."""
         self._relay = relay
         self._home = home
         self._compose = compose
+        self._tls = None if tls is None else (self.tls_port, tls)
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
         program = binary()
-        main = _lay_out(self._relay, self.address[1], self._home, compose=self._compose)
+        main = _lay_out(
+            *(self._relay, self.address[1], self._home), compose=self._compose, tls=self._tls
+        )
         where = ("-p", str(self._home), "-c", str(main), "-e", "stderr")
         command = (program, *where, "-g", ALONE)
         check = await asyncio.create_subprocess_exec(
