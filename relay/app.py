@@ -21,7 +21,7 @@ from time import time
 import uvloop
 from aiohttp import web
 
-from relay import admin, banner, process, reload
+from relay import admin, banner, notify, process, reload
 from relay.admission.gate import Gate
 from relay.call import RequestIds
 from relay.config.model import Config
@@ -201,6 +201,7 @@ class Relay:
         """Not ready → delay → no new connections → calls finish, up to the limit → an honest end for the rest."""
         drain = self._config.server.drain
         self._health.phase = "draining"
+        notify.tell(notify.STOPPING)
         log.info("stopping", delay_seconds=drain.delay)
         await self._pause(drain.delay)
         await self._accept_what_waits()
