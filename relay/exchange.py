@@ -202,7 +202,7 @@ class Exchange(Leaving):
         now = monotonic()
         self._serving, self._broken_by = None, cause
         serving.close(*failures.of_end(cause))
-        call.record.tried(serving.record())
+        call.record.tried(serving.record(call.received))
         transcript, way = stream.transcript, route.resume
         assert way is not None and self._bill is not None, (
             "it serves this route, and is not settled"
@@ -240,7 +240,7 @@ class Exchange(Leaving):
             return
         # Nobody can go on: the honest end after all.
         self._attempts.remove(attempt)
-        self.call.record.tried(attempt.record())
+        self.call.record.tried(attempt.record(self.call.received))
         self._route.memory.resumed("failed")
         stream.break_off(cause, *MESSAGES.get(cause, BROKEN))
 
@@ -321,7 +321,7 @@ class Exchange(Leaving):
         stream, self._stream = self._stream, None
         if attempt is not None:
             attempt.close(*failures.of_end(cause))
-            record.tried(attempt.record())
+            record.tried(attempt.record(self.call.received))
         worked = attempt is not None or stream is not None
         if worked:
             record.cause = cause

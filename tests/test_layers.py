@@ -25,6 +25,7 @@ ROOMS: dict[int, tuple[str, ...]] = {
         "pricing",
         "records",
         "timers",
+        "tracecontext",
         "chatbody",
         "chatedit",
         "prompts",
