@@ -17,6 +17,7 @@ from relay import replies
 from relay.bill import Bill
 from relay.call import Call
 from relay.chatbody import decode
+from relay.content import Content, Overheard
 from relay.endings import BROKEN, MESSAGES, Limits
 from relay.errors import InternalError, KeyRevoked, Overloaded, RelayError
 from relay.leaving import Leaving
@@ -58,6 +59,9 @@ class Exchange(Leaving):
             if call.principal.revoked:
                 raise KeyRevoked
             self.chat = chat = decode(call.body)
+            if self._snapshot.heard and call.principal.id in self._snapshot.heard:
+                record.content = content = Content(chat.messages)
+                call.client = Overheard(call.client, content)
             record.model = chat.model
             record.stream = chat.stream
             self._route = route = self._snapshot.route(chat.model, call.principal)

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
+from relay.content import Content
 from relay.errors import Outcome, RelayError
 from relay.tracecontext import Trace
 from relay.usage import Usage
@@ -115,6 +116,8 @@ class CallRecord:
     usage: Usage | None = None
     cost: int = 0
     """Nano-dollars."""
+    content: Content | None = None
+    """What was asked and answered, where the key is one whose content is logged."""
 
     def refused(self, error: RelayError) -> None:
         """The answer is this error."""

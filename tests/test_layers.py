@@ -26,6 +26,7 @@ ROOMS: dict[int, tuple[str, ...]] = {
         "records",
         "timers",
         "tracecontext",
+        "content",
         "chatbody",
         "chatedit",
         "prompts",

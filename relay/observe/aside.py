@@ -1,4 +1,4 @@
-"""What is told of ended calls beside the numbers, the access log and the ledger: traces, and calls that were slow.
+"""What is told of ended calls beside the numbers, the access log and the ledger: traces, slow calls, contents.
 
 Nothing here costs a call anything that does not ask for it. One of it per process.
 """
@@ -9,7 +9,7 @@ import os
 from collections.abc import Mapping
 
 from relay.config.model import Config
-from relay.observe import logs, tracing
+from relay.observe import contentlog, logs, tracing
 from relay.observe.otlp import Exporter
 from relay.observe.slowcalls import SlowCalls
 from relay.records import Observer
@@ -35,7 +35,11 @@ class Aside:
     @property
     def observers(self) -> list[Observer]:
         exporter = self._exporter
-        return [self._slow.observe, *([] if exporter is None else [exporter.observe])]
+        return [
+            self._slow.observe,
+            contentlog.observe,
+            *([] if exporter is None else [exporter.observe]),
+        ]
 
     @property
     def traces(self) -> tuple[int, int]:
