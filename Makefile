@@ -19,7 +19,7 @@ BASE ?= $(shell for p in /usr/bin/python3 python3 python3.14 python3.13 python3.
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run compile test test-compiled check sdks faults quotas bench bench-peers lock clean
+.PHONY: help run compile test test-compiled check sdks faults quotas observe bench bench-peers lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,14 +50,18 @@ faults: $(VENV)/.dev sdks ## every fault many times, beside nginx and HAProxy, i
 quotas: $(VENV)/.dev ## bursts on exact limits, bills against the upstreams' own books, the cost of admission (ARGS='--runs 2 --calls 500' for a look)
 	@$(PY) -m tests.quotas $(ARGS)
 
+observe: $(VENV)/.dev ## two minutes of faults under a real Prometheus with the shipped rules: which alerts fire when, what dashboards find
+	@$(PY) -m tests.observe $(ARGS)
+
 bench: $(VENV)/.run ## measure the relay against nginx and every peer there is, into docs/ (ARGS='--pace 0.3' for a look)
 	@$(PY) -m bench run $(ARGS)
 
 bench-peers: $(VENV)/.run ## install the peers that Debian, PyPI and npm have, each in its own environment
 	@$(PY) -m bench install $(ARGS)
 
-lock: $(VENV)/.dev ## resolve pyproject.toml anew into the two lock files
+lock: $(VENV)/.dev ## resolve pyproject.toml anew into the three lock files
 	@$(LOCK) --extra redis -o requirements.lock
+	@$(LOCK) --extra redis --extra build -o requirements-build.lock
 	@$(LOCK) --extra redis --extra dev -o requirements-dev.lock
 
 clean: ## remove the environments and everything that was built

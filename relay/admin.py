@@ -1,4 +1,4 @@
-"""The admin port: metrics, health, status.
+"""The admin port: metrics, health, status, the page.
 
 Rules that hold here:
 - everything is GET or HEAD, and nothing changes anything;
@@ -15,7 +15,6 @@ import binascii
 import hmac
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
-from importlib.resources import files
 from typing import Protocol
 
 import msgspec
@@ -32,6 +31,10 @@ from relay.errors import (
 )
 from relay.observe import logs
 from relay.observe.exposition import OPENMETRICS, TEXT, Snapshot, wants_openmetrics
+from relay.page.assets import INDEX, assets, policy
+from relay.page.events import Live
+from relay.page.facts import Answer, StatusReport
+from relay.page.verdict import headline
 
 PAGE_AGE = 0.5
 """Seconds a page of metrics is used again: with the wait of a batch of records a scrape is never a second behind."""
@@ -40,18 +43,10 @@ _ALLOW = "GET, HEAD"
 _JSON = "application/json"
 _HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
+    "Content-Security-Policy": policy(),
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-}
-_ASSETS = {
-    "index.html": "text/html",
-    "page.css": "text/css",
-    "page.js": "text/javascript",
 }
 
 log = logs.get("admin")
@@ -85,37 +80,12 @@ class Readiness(Protocol):
         """What is away though it serves."""
 
 
-class UpstreamStatus(msgspec.Struct):
-    name: str
-    states: dict[str, int]
-    """Endpoints by state."""
-    inflight: int
-    max_concurrent: int | None
-
-
-class StatusReport(msgspec.Struct):
-    """The relay as `/status.json` tells it, together with its readiness."""
-
-    version: str
-    uptime_seconds: float
-    config_path: str
-    config_digest: str
-    inflight_streams: int
-    upstreams: list[UpstreamStatus]
-
-
 Status = Callable[[], StatusReport]
 """Tells the state of things now; cheap, on the event loop."""
 
 
 Refresh = Callable[[], Awaitable[None]]
 """Asks other processes for their numbers."""
-
-
-class _Answer(StatusReport):
-    ready: bool = True
-    reason: str | None = None
-    degraded: list[str] = []
 
 
 class Guard:
@@ -185,9 +155,27 @@ def build(
     status: Status,
     guard: Guard,
     refresh: Refresh | None = None,
+    data_port: int = 0,
 ) -> web.Application:
-    """The application of the admin port, for `Runner`. `refresh` is awaited before a snapshot is taken."""
+    """The application of the admin port, for `Runner`. `refresh` is awaited before a snapshot is taken.
+
+    `data_port`: where clients are served, for the playground; 0 is nowhere.
+    """
     pages = Pages(metrics, refresh)
+
+    def look() -> Answer:
+        reason = readiness.reason()
+        answer = Answer(
+            **msgspec.structs.asdict(status()),
+            ready=reason is None,
+            reason=reason,
+            degraded=readiness.degraded(),
+            data_port=data_port,
+        )
+        answer.headline = headline(answer)
+        return answer
+
+    live = Live(look)
 
     async def scrape(request: web.Request) -> web.Response:
         openmetrics = wants_openmetrics(request.headers.get("Accept", ""))
@@ -202,22 +190,22 @@ def build(
         return _json(*readiness.readyz())
 
     async def report(request: web.Request) -> web.Response:
-        reason = readiness.reason()
-        facts = msgspec.structs.asdict(status())
-        answer = _Answer(
-            **facts, ready=reason is None, reason=reason, degraded=readiness.degraded()
-        )
-        return _json(200, _encode(answer))
+        return _json(200, _encode(look()))
+
+    async def close(app: web.Application) -> None:
+        live.close()
 
     app = web.Application(middlewares=[_boundary(guard)])
     app.router.add_get("/metrics", scrape)
     app.router.add_get("/livez", livez, name="livez")
     app.router.add_get("/readyz", readyz, name="readyz")
     app.router.add_get("/status.json", report)
-    for name, kind in _ASSETS.items():
-        path = "/" if name == "index.html" else f"/static/{name}"
-        app.router.add_get(path, _asset(name, kind))
-    app.on_response_prepare.append(_hide_server)
+    app.router.add_get("/events", live.serve)
+    for name, (kind, body) in assets().items():
+        path = "/" if name == INDEX else f"/static/{name}"
+        app.router.add_get(path, _asset(kind, body, data_port if name == INDEX else 0))
+    app.on_response_prepare.append(_dress)
+    app.on_shutdown.append(close)
     return app
 
 
@@ -261,11 +249,14 @@ class _Connection(web.RequestHandler):
         return response
 
 
-def _asset(name: str, kind: str) -> Handler:
-    body = (files("relay") / "page" / name).read_bytes()
+def _asset(kind: str, body: bytes, calls: int) -> Handler:
+    """`calls`: the port that the page may call beside this one."""
 
     async def answer(request: web.Request) -> web.Response:
-        return web.Response(body=body, content_type=kind, charset="utf-8")
+        response = web.Response(body=body, content_type=kind, charset="utf-8")
+        if calls:
+            response.headers["Content-Security-Policy"] = policy(request.host, calls)
+        return response
 
     return answer
 
@@ -287,18 +278,21 @@ def _boundary(guard: Guard) -> Middleware:
             response.headers["Allow"] = _ALLOW
         except web.HTTPException:
             response = _refusal(UnknownUrl())
+        except RelayError as error:
+            response = _refusal(error)
         except Exception as error:
             log.crash("admin_failed", error)
             response = _refusal(InternalError())
-        response.headers.update(_HEADERS)
         return response
 
     return boundary
 
 
-async def _hide_server(request: web.Request, response: web.StreamResponse) -> None:
-    """aiohttp tells its version and Python's to everybody."""
+async def _dress(request: web.Request, response: web.StreamResponse) -> None:
+    """What all answers carry; and aiohttp tells its version and Python's to everybody."""
     response.headers.pop("Server", None)
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
 
 
 def _json(status: int, body: bytes) -> web.Response:

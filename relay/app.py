@@ -21,7 +21,7 @@ from time import time
 import uvloop
 from aiohttp import web
 
-from relay import admin, banner, process, reload
+from relay import admin, banner, notify, process, reload
 from relay.admission.gate import Gate
 from relay.call import RequestIds
 from relay.config.model import Config
@@ -36,6 +36,7 @@ from relay.observe.linewriter import LineWriter
 from relay.observe.metrics import Metrics
 from relay.observe.sources import Seen
 from relay.overload import Overload
+from relay.page.telling import Teller
 from relay.port import Patience, Port
 from relay.proxy import Proxy
 from relay.quota.start import away, follow_policy, gate_of, make_room, store_link
@@ -101,7 +102,9 @@ class Relay:
         self._keeper = Keeper.of(loop, config, self._gate)
         self._metrics = Metrics()
         self._ledger = Ledger.of(loop, config)
-        self._batch = Batch(loop, [self._metrics.observe, access_log.observe, self._ledger.observe])
+        self._teller = Teller()
+        observing = (self._metrics, access_log, self._ledger, self._teller)
+        self._batch = Batch(loop, [one.observe for one in observing])
         self._proxy = Proxy(
             self._gate, Tools(self._dialer, self._wheel), self._batch.add, process.log_bug
         )
@@ -115,7 +118,7 @@ class Relay:
         self._revoking = Revoking(loop, self._proxy, self._port)
         self._seen = Seen(
             *(self._proxy, self._gate, self._memory, access_log, self._ledger),
-            *(lambda: self._snapshot, log_dropped, self._keeper),
+            *(lambda: self._snapshot, log_dropped, self._keeper, self._metrics, self._teller),
         )
         self._metrics.sources = self._seen
         self._guard = admin.Guard(config.admin.secret)
@@ -175,7 +178,9 @@ class Relay:
 
     async def _start_admin(self) -> web.AppRunner:
         config = self._config.admin
-        app = admin.build(self._metrics, self._health, self._seen.status, self._guard)
+        port = int(_bound(self._front_runner).rpartition(":")[2])
+        shown = self._metrics, self._health, self._seen.status, self._guard
+        app = admin.build(*shown, data_port=port)
         runner = admin.Runner(app)
         await runner.setup()
         await web.TCPSite(runner, config.listen.host, config.listen.port).start()
@@ -196,6 +201,7 @@ class Relay:
         """Not ready → delay → no new connections → calls finish, up to the limit → an honest end for the rest."""
         drain = self._config.server.drain
         self._health.phase = "draining"
+        notify.tell(notify.STOPPING)
         log.info("stopping", delay_seconds=drain.delay)
         await self._pause(drain.delay)
         await self._accept_what_waits()
@@ -265,6 +271,7 @@ class Relay:
             connections.trim(now)
         self._probes.look(now)
         self._watch.beat(now)
+        self._seen.beat()
         self._beat = self._loop.call_later(BEAT, self._tick)
 
     # -- configuration --
@@ -288,13 +295,7 @@ class Relay:
         self._guard.change(config.admin.secret)
         self._access_log.format = config.observability.access_log
         self._ledger.retention = config.state.retention
-        self._metrics.configure(
-            list(snapshot.routes),
-            list(config.upstreams),
-            snapshot.principals,
-            config.observability.slow_first_token,
-        )
-        self._metrics.reloaded(successful=True, wall=time())
+        self._seen.follow(snapshot)
         for endpoint in self._memory.directory.keep(
             [endpoint for group in snapshot.endpoints.values() for endpoint in group]
         ):

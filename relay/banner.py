@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from relay import __version__
+from relay import __version__, notify
 from relay.observe import logs
 from relay.observe.logs import Shown
 from relay.snapshot import Snapshot
@@ -60,6 +60,7 @@ def announce(
     snapshot: Snapshot, listen: str, admin: str, demo_key: str | None, *, human: bool
 ) -> None:
     """Says once that the relay serves, and where."""
+    notify.tell(notify.READY)
     fields = ready_fields(snapshot, listen, admin, demo_key)
     if human:
         sys.stderr.write(welcome(fields) + "\n")

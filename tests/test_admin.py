@@ -9,7 +9,6 @@ import logging
 import re
 import threading
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import TypeVar
 
 import aiohttp
@@ -17,14 +16,19 @@ import pytest
 from aiohttp import web
 
 from relay import admin
-from relay.admin import Guard, Pages, StatusReport, UpstreamStatus
+from relay.admin import Guard, Pages
 from relay.observe.exposition import OPENMETRICS, TEXT, Snapshot
 from relay.observe.metrics import Metrics
+from relay.page import events
+from relay.page.assets import assets, policy
+from relay.page.facts import StatusReport, UpstreamStatus
 from tests.observed import configured, streamed
 
 TOKEN = "admin-token-0123456789"
+DATA_PORT = 8080
 
-EVERY_URL = ["/", "/static/page.css", "/static/page.js", "/status.json", "/metrics"]
+STATIC = ["/" if name == "index.html" else f"/static/{name}" for name in assets()]
+EVERY_URL = [*STATIC, "/status.json", "/metrics", "/events"]
 HEALTH_URLS = ["/livez", "/readyz"]
 
 T = TypeVar("T")
@@ -81,10 +85,13 @@ class Client:
         self.port = port
 
     async def __call__(self, path: str, method: str = "GET", **headers: str) -> Answer:
+        """An answer that has no end is read as far as its first event."""
         url = f"http://127.0.0.1:{self.port}{path}"
         async with self._session.request(
             method, url, headers=headers, allow_redirects=False
         ) as response:
+            if response.content_type == "text/event-stream" and method == "GET":
+                return Answer(response, await response.content.readuntil(b"\n\n"))
             return Answer(response, await response.read())
 
 
@@ -95,7 +102,9 @@ def with_admin(
     process = process or Process()
 
     async def run() -> T:
-        app = admin.build(process.metrics, process, process.status, Guard(token))
+        app = admin.build(
+            process.metrics, process, process.status, Guard(token), data_port=DATA_PORT
+        )
         runner = admin.Runner(app)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -172,48 +181,71 @@ def test_the_status_is_one_object() -> None:
 
     answer = get("/status.json", process)
 
-    assert json.loads(answer.body) == {
-        "version": "1.2.3",
-        "uptime_seconds": 61.5,
-        "config_path": "config.yaml",
-        "config_digest": "ab" * 32,
-        "inflight_streams": 3,
-        "upstreams": [
-            {"name": "main", "states": {"closed": 2}, "inflight": 3, "max_concurrent": 100}
-        ],
-        "ready": True,
-        "reason": None,
-        "degraded": ["model chat"],
-    }
+    told = json.loads(answer.body)
+    first = ("version", "uptime_seconds", "config_path", "config_digest", "inflight_streams")
+    assert [told[name] for name in first] == ["1.2.3", 61.5, "config.yaml", "ab" * 32, 3]
+    (upstream,) = told["upstreams"]
+    state = {"name": "main", "states": {"closed": 2}, "inflight": 3, "max_concurrent": 100}
+    assert state.items() <= upstream.items()
+    assert (told["ready"], told["reason"], told["degraded"]) == (True, None, ["model chat"])
+    assert told["data_port"] == DATA_PORT
 
 
-def test_the_page_needs_nothing_from_elsewhere() -> None:
-    page = get("/")
-    script = get("/static/page.js")
-    style = get("/static/page.css")
+@pytest.mark.parametrize("path", STATIC)
+def test_the_page_needs_nothing_from_elsewhere(path: str) -> None:
+    answer = get(path)
 
-    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert script.headers["Content-Type"] == "text/javascript; charset=utf-8"
-    assert style.headers["Content-Type"] == "text/css; charset=utf-8"
-    for answer in (page, script, style):
-        assert b"//cdn" not in answer.body
-        assert b"http" not in answer.body
-        assert b"innerHTML" not in answer.body
+    kinds = {"": "html", "css": "css", "js": "javascript", "svg": "svg+xml"}
+    kind = kinds[path.rpartition(".")[2].strip("/")]
+    assert re.fullmatch(rf"\w+/{re.escape(kind)}; charset=utf-8", answer.headers["Content-Type"])
+    names = b"http://www.w3.org/2000/svg", b"http://127.0.0.1"
+    for address in re.findall(rb"https?://[^\s\"'`]+", answer.body):
+        assert address in names
+    assert not re.search(rb"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", answer.body)
     # The policy forbids anything inline.
-    assert not re.search(rb"<script(?! src=)|<style|\son\w+=|style=", page.body)
-    policy = page.headers["Content-Security-Policy"]
-    assert "default-src 'none'" in policy
-    assert "unsafe" not in policy
+    assert not re.search(rb"<script(?![^>]* src=)|<style|\son\w+=\"|\sstyle=", answer.body)
 
 
-def test_the_page_shows_only_fields_that_the_status_has() -> None:
-    script = (Path(admin.__file__).parent / "page" / "page.js").read_text("utf-8")
-    status = json.loads(get("/status.json").body)
+def test_the_page_may_call_the_data_port_of_its_host_and_nothing_else() -> None:
+    page = get("/", Host="relay.example:9000").headers["Content-Security-Policy"]
+    other = get("/status.json").headers["Content-Security-Policy"]
 
-    shown = set(re.findall(r"\bstatus\.(\w+)", script)) - {"json"}
+    assert (
+        f"connect-src 'self' http://relay.example:{DATA_PORT} https://relay.example:{DATA_PORT};"
+        in page
+    )
+    assert "connect-src 'self';" in other
+    assert all("default-src 'none'" in each and "unsafe" not in each for each in (page, other))
 
-    assert shown <= set(status)
-    assert set(re.findall(r"\bone\.(\w+)", script)) <= set(status["upstreams"][0])
+
+@pytest.mark.parametrize("host", ["[::1]:8081", "", "a; script-src *", "a b:1", "a'b", "-.x"])
+def test_a_host_that_is_no_name_adds_no_words_to_the_policy(host: str) -> None:
+    made = policy(host, 8080)
+
+    assert "connect-src 'self' http://*:8080 https://*:8080; base-uri" in made
+
+
+def test_both_languages_have_the_same_words() -> None:
+    words = {name: body.decode() for name, (_, body) in assets().items()}
+    entry = re.compile(r'^  (\w+): "(.*)",$', re.M)
+    english = dict(entry.findall(words["words-en.js"]))
+    chinese = dict(entry.findall(words["words-zh.js"]))
+
+    assert set(english) == set(chinese)
+    for key, text in english.items():
+        assert set(re.findall(r"{\w+}", text)) == set(re.findall(r"{\w+}", chinese[key])), key
+
+
+def test_every_word_that_the_page_wants_is_there() -> None:
+    files = {name: body.decode() for name, (_, body) in assets().items()}
+    known = set(re.findall(r"^  (\w+): ", files["words-en.js"], re.M))
+
+    wanted = set(re.findall(r'data-say(?:-label)?="(\w+)"', files["index.html"]))
+    for name, text in files.items():
+        if name.endswith(".js"):
+            wanted |= set(re.findall(r'\b(?:say|tell)\("(\w+[a-z])"', text))
+
+    assert wanted <= known, wanted - known
 
 
 # -- what it refuses --
@@ -308,6 +340,15 @@ def test_what_is_no_http_is_not_repeated(
     assert b"canary" not in head + body
     assert b"aiohttp" not in head
     assert "canary" not in caplog.text
+
+
+def test_there_are_so_many_pages_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "MOST", 0)
+
+    answer = get("/events")
+
+    assert answer.status == 503
+    assert answer.error["code"] == "server_is_overloaded"
 
 
 # -- who may see it --

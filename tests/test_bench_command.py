@@ -117,7 +117,7 @@ async def test_times_are_those_of_the_script(bench: Bench) -> None:
 @scenario
 async def test_a_first_token_may_be_reasoning_and_is_no_role_and_no_comment(bench: Bench) -> None:
     thinks = say.delta({"reasoning_content": "hm"})
-    script = [
+    script: Script = [
         *(Send(say.SSE_HEAD), Send(say.frame(b": waiting\n\n" + say.ROLE)), Pause(0.15)),
         *(Send(say.frame(thinks)), Pause(0.15), Send(say.frame(WORD))),
         *(Send(say.frame(say.FINISH + say.DONE)), Send(say.LAST_CHUNK)),
@@ -137,7 +137,7 @@ async def test_a_reasoning_that_is_not_shown_does_not_make_a_stream_fast(bench: 
         **{"prompt_tokens": 1, "completion_tokens": 1000, "total_tokens": 1001},
         "completion_tokens_details": {"reasoning_tokens": 990},
     }
-    script = [
+    script: Script = [
         *(Send(say.SSE_HEAD), Send(say.frame(WORD)), Pause(0.1), Send(say.frame(WORD))),
         Send(say.frame(say.FINISH + say.usage_event(counts) + say.DONE)),
         Send(say.LAST_CHUNK),

@@ -41,7 +41,7 @@ ROOMS: dict[int, tuple[str, ...]] = {
     ),
     # edges
     5: (
-        *("cli", "commands", "__main__", "app", "process", "reload", "banner"),
+        *("cli", "commands", "__main__", "app", "process", "reload", "banner", "notify"),
         *("following", "revoking", "explain", "keys"),
         *("front", "port", "connection", "heads", "listener", "reception"),
         *("overload", "watch", "cgroup"),

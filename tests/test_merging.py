@@ -78,12 +78,16 @@ def test_the_base_outlives_the_process_that_merges() -> None:
 
 
 def test_what_belongs_to_the_whole_is_told_by_one_process() -> None:
-    own = Snapshot({"relay_build_info": {("1", "3"): 1}, "relay_log_dropped_total": {(): 2}}, {})
-    worker = Snapshot({"relay_build_info": {("1", "3"): 1}, "relay_log_dropped_total": {(): 3}}, {})
+    same: dict[str, dict[Labels, float]] = {
+        "relay_build_info": {("1", "3"): 1},
+        "relay_slow_first_token_seconds": {(): 0.8},
+    }
+    own = Snapshot({**same, "relay_log_dropped_total": {(): 2}}, {})
+    worker = Snapshot({**same, "relay_log_dropped_total": {(): 3}}, {})
 
     whole = merging().merge(own, [worker, worker])
 
-    assert whole.values["relay_build_info"] == {("1", "3"): 1}
+    assert {name: whole.values[name] for name in same} == same
     assert whole.values["relay_log_dropped_total"] == {(): 8}
 
 

@@ -127,6 +127,16 @@ def test_the_page_has_nothing_that_is_not_documented() -> None:
     }
 
 
+def test_the_page_says_which_first_token_is_slow_as_it_is_configured() -> None:
+    metrics = configured()
+
+    before = Page(metrics).value("relay_slow_first_token_seconds")
+    metrics.configure({"chat"}, {"main"}, {"shop"}, 2.0)
+    after = Page(metrics).value("relay_slow_first_token_seconds")
+
+    assert (before, after) == (0.8, 2.0)
+
+
 def test_numbers_of_one_name_are_added_up() -> None:
     metrics = configured()
     metrics.sources = Everything()

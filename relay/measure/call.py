@@ -314,9 +314,8 @@ class _Call:
             if isinstance(error, aiohttp.ClientSSLError):
                 return "tls_error"
             return "connect_refused"
-        # aiohttp tells both ends of a body that is not whole as one; what lies below knows which it was.
-        reset = isinstance(error, OSError) or isinstance(error.__cause__, OSError)
-        if isinstance(error, aiohttp.ClientPayloadError) and not reset:
+        if isinstance(error, aiohttp.ClientPayloadError):
+            # Whether by a reset or a close: aiohttp does not tell.
             return "upstream_truncated"
         if isinstance(error, aiohttp.ClientResponseError | ValueError):
             return "bad_framing"

@@ -31,6 +31,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("relay_requests_total", "counter", ("operation", *_PAIR, "outcome", "code"), "Calls, counted when they end."),
     Family("relay_request_duration_seconds", "histogram", _PAIR, "Receipt of a call to the end of its answer."),
     Family("relay_time_to_first_token_seconds", "histogram", _PAIR, "Receipt of a streamed call to the first event with content, reasoning or a tool call."),
+    Family("relay_slow_first_token_seconds", "gauge", (), "`observability.slow_first_token`: a first token later than this counts as slow."),
     Family("relay_inter_event_seconds", "histogram", _PAIR, "Time between two data events of a stream."),
     Family("relay_stream_max_gap_seconds", "histogram", _PAIR, "Longest silence of each stream after its first token."),
     Family("relay_overhead_seconds", "histogram", _PAIR, "Time the relay itself added before the first token."),

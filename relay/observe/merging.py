@@ -26,6 +26,7 @@ OF_THE_WHOLE = frozenset(
         "relay_worker_restarts_total",
         "relay_config_last_reload_successful",
         "relay_config_last_reload_success_timestamp_seconds",
+        "relay_slow_first_token_seconds",
         "relay_build_info",
     }
 )

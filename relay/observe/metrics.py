@@ -113,8 +113,11 @@ class Metrics:
         self._version = version
         self._calls = Tallies()
         self._lag = Histogram(LAG_EDGES)
-        self._reload_successful = 1
-        self._reloaded_at = 0.0
+        self.reload_successful = True
+        """The configuration was last read without a fault."""
+        self.reloaded_at = 0.0
+        """When the one in effect was read, Unix time."""
+        self._slow_first_token: float | None = None
         self._exposition = Exposition()
 
     # -- told by the application --
@@ -135,12 +138,13 @@ class Metrics:
         `slow_first_token` (seconds) becomes an edge of the TTFT histogram; when it changes, that histogram starts anew.
         """
         self._calls.configure(models, upstreams, keys, slow_first_token)
+        self._slow_first_token = slow_first_token
 
     def reloaded(self, *, successful: bool, wall: float) -> None:
         """The configuration was read, at start or later; `wall` is Unix time."""
-        self._reload_successful = int(successful)
+        self.reload_successful = successful
         if successful:
-            self._reloaded_at = wall
+            self.reloaded_at = wall
 
     def observe_lag(self, seconds: float) -> None:
         """How late the loop's timer ran."""
@@ -216,8 +220,10 @@ class Metrics:
         out["relay_ledger_dropped_total"] = {(): lost}
         out["relay_worker_restarts_total"] = {(): sources.worker_restarts()}
         out["relay_log_dropped_total"] = {(): sources.log_dropped()}
-        out["relay_config_last_reload_successful"] = {(): self._reload_successful}
-        out["relay_config_last_reload_success_timestamp_seconds"] = {(): self._reloaded_at}
+        if self._slow_first_token is not None:
+            out["relay_slow_first_token_seconds"] = {(): self._slow_first_token}
+        out["relay_config_last_reload_successful"] = {(): int(self.reload_successful)}
+        out["relay_config_last_reload_success_timestamp_seconds"] = {(): self.reloaded_at}
         out["relay_build_info"] = {(self._version, platform.python_version()): 1}
 
     def _read_gaps(self) -> dict[Labels, Buckets]:

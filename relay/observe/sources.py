@@ -9,16 +9,19 @@ from collections.abc import Callable, Iterable
 from time import monotonic, time
 
 from relay import __version__
-from relay.admin import StatusReport, UpstreamStatus
 from relay.admission.gate import Gate
 from relay.admission.remote import RemoteGate
 from relay.admission.store import StoreGate
 from relay.equipment import Memory
 from relay.gaps import GapCounts
 from relay.observe.accesslog import AccessLog
-from relay.observe.metrics import Sources
+from relay.observe.metrics import Metrics, Sources
+from relay.page.facts import StatusReport, UpstreamStatus
+from relay.page.recent import Recent
+from relay.page.telling import Teller
 from relay.proxy import Proxy
 from relay.snapshot import Snapshot
+from relay.state import database
 from relay.state.keeper import Keeper
 from relay.state.ledger import Ledger
 from relay.upstream.queue import queue_of
@@ -37,6 +40,8 @@ class Seen(Sources):
         snapshot: Callable[[], Snapshot],
         log_dropped: Callable[[], int],
         keeper: Keeper,
+        metrics: Metrics,
+        teller: Teller,
     ) -> None:
         self._proxy = proxy
         self._gate = gate
@@ -46,7 +51,27 @@ class Seen(Sources):
         self._snapshot = snapshot
         self._log_dropped = log_dropped
         self._keeper = keeper
+        self._metrics = metrics
+        self._teller = teller
+        self._recent = Recent(snapshot().config.state.path / database.FILE, time())
         self._started = monotonic()
+        self.shows = True
+        """The page is ours. Where the hub shows it, a worker tells the hub."""
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """This configuration is in effect: its names are the ones to show."""
+        config = snapshot.config
+        models, upstreams = list(snapshot.routes), list(config.upstreams)
+        target = config.observability.slow_first_token
+        self._metrics.configure(models, upstreams, snapshot.principals, target)
+        self._metrics.reloaded(successful=True, wall=time())
+        self._teller.configure(models, upstreams)
+        self._recent.configure(upstreams, target)
+
+    def beat(self) -> None:
+        """Some times a second: what has happened belongs to now."""
+        if self.shows:
+            self._recent.add(self._teller.take(), monotonic(), time())
 
     def inflight_streams(self) -> Iterable[tuple[str, str, int]]:
         streams = self._proxy.streams
@@ -126,14 +151,16 @@ class Seen(Sources):
 
     def status(self) -> StatusReport:
         """The state of things for the status page."""
+        self.beat()
         config = self._snapshot().config
+        now, wall = monotonic(), time()
         states: dict[str, dict[str, int]] = {}
         for upstream, state, count in self.upstream_states():
             found = states.setdefault(upstream, {})
             found[state] = found.get(state, 0) + count
-        return StatusReport(
+        report = StatusReport(
             __version__,
-            monotonic() - self._started,
+            now - self._started,
             str(config.path),
             config.digest,
             sum(count for _, _, count in self.inflight_streams()),
@@ -141,7 +168,11 @@ class Seen(Sources):
                 UpstreamStatus(name, states.get(name, {}), inflight, limit)
                 for name, inflight, limit in self.upstream_inflight()
             ],
+            reload_successful=self._metrics.reload_successful,
+            reloaded_at=self._metrics.reloaded_at,
         )
+        ratios = self._gate.iter_ratios(now, wall)
+        return self._recent.complete(report, ratios, dict(self.queue_depth()), now, wall)
 
     def log_dropped(self) -> int:
         return self._access_log.dropped + self._log_dropped()

@@ -93,7 +93,8 @@ class Hub:
 
     async def _open_admin(self) -> None:
         shown = self._overview
-        app = admin.build(shown, shown, shown.status, self._guard, shown.refresh)
+        port = int(self._seat.listen.rpartition(":")[2])
+        app = admin.build(shown, shown, shown.status, self._guard, shown.refresh, port)
         self._runner = admin.Runner(app)
         await self._runner.setup()
         for listener in self._seat.listeners:

@@ -17,6 +17,7 @@ from relay.admission.authority import Ask, Authority, Holder, Refusal
 from relay.admission.windows import Level
 from relay.observe import logs
 from relay.observe.exposition import Snapshot
+from relay.page.telling import Telling
 from relay.upstream.permits import Ledger, Order
 from relay.workers.board import Board
 from relay.workers.link import Link
@@ -127,6 +128,8 @@ class Members:
         """Those who outlived the last hub have told what they hold, or will not."""
         self.on_death: Callable[[Snapshot], None] = _ignore
         """A worker has gone, and these were its last numbers."""
+        self.on_told: Callable[[Telling], None] = _ignore
+        """A worker tells what has happened there."""
 
     async def start(self, listener: object) -> None:
         self._server = await self._loop.create_unix_server(
@@ -265,6 +268,7 @@ class Members:
             member.numbers, member.degraded = note.snapshot, note.degraded
             member.overloaded = note.overloaded
             member.answered = max(member.answered, note.asked)
+            self.on_told(note.told)
         elif isinstance(note, Judged):
             self.tell(note, [other for other in self.present() if other is not member])
             return
@@ -353,5 +357,5 @@ def _nothing() -> None:
     pass
 
 
-def _ignore(last: Snapshot) -> None:
+def _ignore(last: object) -> None:
     pass

@@ -12,6 +12,7 @@ from relay.admission.authority import Ask, Held, Refusal
 from relay.admission.remote import Settlement
 from relay.admission.windows import Level
 from relay.observe.exposition import Snapshot
+from relay.page.telling import Telling
 
 Permits = tuple[str, int]
 """Account, how many."""
@@ -48,6 +49,8 @@ class Numbers(Note):
     asked: int = 0
     overloaded: bool = False
     """It refuses most of what is new."""
+    told: Telling = msgspec.field(default_factory=Telling)
+    """For the page."""
 
 
 class Prepared(Note):

@@ -12,12 +12,15 @@ from time import monotonic, time
 import msgspec
 
 from relay import __version__
-from relay.admin import StatusReport, UpstreamStatus
 from relay.health import Health
 from relay.observe.exposition import Exposition, Processes, Snapshot
 from relay.observe.merging import Merging, totals
 from relay.observe.metrics import Metrics, Sources
+from relay.page.facts import StatusReport, UpstreamStatus
+from relay.page.recent import Recent
+from relay.page.telling import Telling
 from relay.snapshot import Snapshot as Configuration
+from relay.state import database
 from relay.state.keeper import Keeper
 from relay.workers import child
 from relay.workers.board import Board
@@ -51,7 +54,9 @@ class Overview(Sources):
         self._questions = 0
         self.metrics = Metrics(self)
         self.log_lost = 0
+        self._recent = Recent(configuration.config.state.path / database.FILE, time())
         members.on_death = self._died
+        members.on_told = self._told
 
     def configure(self, configuration: Configuration) -> None:
         """This configuration is in effect."""
@@ -59,7 +64,9 @@ class Overview(Sources):
         config = configuration.config
         models, upstreams = list(configuration.routes), list(config.upstreams)
         keys = configuration.principals
-        self.metrics.configure(models, upstreams, keys, config.observability.slow_first_token)
+        target = config.observability.slow_first_token
+        self.metrics.configure(models, upstreams, keys, target)
+        self._recent.configure(upstreams, target)
         self.metrics.reloaded(successful=True, wall=time())
         self._merging.configure(models, upstreams, keys)
 
@@ -70,6 +77,9 @@ class Overview(Sources):
     def _died(self, last: Snapshot) -> None:
         self._merging.fold(last)
         self._board.count(msgspec.msgpack.encode(self._merging.base))
+
+    def _told(self, told: Telling) -> None:
+        self._recent.add(told, monotonic(), time())
 
     def _pids(self) -> list[int]:
         return [*child.own_pids(), *(pid for pid in self._board.pids() if pid)]
@@ -99,24 +109,43 @@ class Overview(Sources):
         """The state of things for the status page, as told within the last second."""
         live = [member.numbers for member in self._members.present()]
         config = self._configuration.config
+        now, wall = monotonic(), time()
+        report = StatusReport(
+            __version__,
+            now - self._started,
+            str(config.path),
+            config.digest,
+            int(sum(totals("relay_inflight_streams", live).values())),
+            self._upstreams(live),
+            reload_successful=self.metrics.reload_successful,
+            reloaded_at=self.metrics.reloaded_at,
+        )
+        depths = totals("relay_queue_depth", live).items()
+        waiting = {upstream: int(calls) for (upstream,), calls in depths}
+        return self._recent.complete(report, self._ratios(live), waiting, now, wall)
+
+    def _upstreams(self, live: list[Snapshot]) -> list[UpstreamStatus]:
         states: dict[str, dict[str, int]] = {}
         for (upstream, state), count in totals("relay_upstream_state", live).items():
             if count:
                 states.setdefault(upstream, {})[state] = int(count)
         inflight = totals("relay_upstream_inflight", live)
-        return StatusReport(
-            __version__,
-            monotonic() - self._started,
-            str(config.path),
-            config.digest,
-            int(sum(totals("relay_inflight_streams", live).values())),
-            [
-                UpstreamStatus(
-                    name, states.get(name, {}), int(inflight.get((name,), 0)), self._limit(name)
-                )
-                for name in self._configuration.endpoints
-            ],
-        )
+        return [
+            UpstreamStatus(
+                name, states.get(name, {}), int(inflight.get((name,), 0)), self._limit(name)
+            )
+            for name in self._configuration.endpoints
+        ]
+
+    def _ratios(self, live: list[Snapshot]) -> Iterable[tuple[str, str, float]]:
+        """Where every worker asks a store of its own accord, the one that saw most is right."""
+        if not self._shared:
+            return self.key_ratios()
+        found: dict[tuple[str, ...], float] = {}
+        for snapshot in live:
+            for labels, ratio in snapshot.values.get("relay_key_limit_ratio", {}).items():
+                found[labels] = max(ratio, found.get(labels, 0.0))
+        return [(labels[0], labels[1], ratio) for labels, ratio in found.items()]
 
     # -- admin.Readiness --
 

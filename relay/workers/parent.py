@@ -20,7 +20,7 @@ from functools import partial
 from time import monotonic
 from typing import Final
 
-from relay import process
+from relay import notify, process
 from relay.app import new_demo_key
 from relay.config.model import Config
 from relay.observe import logs
@@ -230,6 +230,7 @@ class Parent:
             self._send(child.STOP if self._asked_to_stop == 2 else signal.SIGKILL, self._workers)
             return
         self._board.drain()
+        notify.tell(notify.STOPPING)
         log.info("stopping", delay_seconds=self._config.server.drain.delay)
         for post in self._workers:
             post.due = None

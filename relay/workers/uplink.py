@@ -18,6 +18,7 @@ import msgspec
 from relay.admission.remote import RemoteGate
 from relay.observe import logs
 from relay.observe.exposition import Snapshot
+from relay.page.telling import Telling
 from relay.upstream.permits import ANSWER, GRANT, RECALL, SHED
 from relay.upstream.shares import Shares
 from relay.workers.link import Link
@@ -64,6 +65,9 @@ class Subject(Protocol):
 
     def counted(self) -> tuple[Snapshot, list[str], bool]:
         """Its numbers, what limps, and whether it refuses most of what is new."""
+
+    def told(self) -> Telling:
+        """What has happened since it was asked last."""
 
     async def welcomed(self, source: bytes | None) -> None:
         """The hub knows us; under this configuration."""
@@ -251,7 +255,7 @@ class Uplink:
 
     def _count(self, asked: int = 0) -> None:
         snapshot, degraded, overloaded = self._subject.counted()
-        self.say(Numbers(snapshot, degraded, asked, overloaded))
+        self.say(Numbers(snapshot, degraded, asked, overloaded, self._subject.told()))
 
     def _every(self, seconds: float, act: Callable[[], None]) -> None:
         def again() -> None:

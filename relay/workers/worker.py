@@ -19,6 +19,7 @@ from relay.observe.accesslog import AccessLog
 from relay.observe.exposition import Snapshot as Numbers
 from relay.observe.exposition import gc_values
 from relay.observe.linewriter import LineWriter
+from relay.page.telling import Telling
 from relay.quota.start import store_gate
 from relay.snapshot import Snapshot
 from relay.upstream.directory import Directory
@@ -52,6 +53,7 @@ class Worker(Relay):
         )
         self._seat = seat
         self._health.draining = seat.board.is_draining
+        self._seen.shows = False
         self._shares = self._proxy.shares = Shares()
         self._next: reload.Prepared | None = None
         """Prepared, and not in effect yet."""
@@ -135,6 +137,9 @@ class Worker(Relay):
             await asyncio.to_thread(
                 reload.let_go, made.principals, made.config.filed, {}, self._pace
             )
+
+    def told(self) -> Telling:
+        return self._teller.take()
 
     def counted(self) -> tuple[Numbers, list[str], bool]:
         self._batch.flush()

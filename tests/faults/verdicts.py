@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import get_args
 
+from relay.routes import FIRST_RATIO
 from tests.faults.row import SECRET, Break, Failure, Must, State, Whole
 from tests.faults.stage import DAY, Case, Outcome, Round
 from tests.rig import scripts as say
@@ -24,7 +25,7 @@ NOTHING = (0, 0)
 OVERHEAD = 8
 """What a message counts beyond its text."""
 MESSAGES = json.dumps([{"role": "user", "content": "Say hello."}]).encode()
-ESTIMATED = (len(MESSAGES) + OVERHEAD) // 4
+ESTIMATED = round((len(MESSAGES) + OVERHEAD) * FIRST_RATIO)
 """Input tokens of the usual call when nobody reports any."""
 
 LONG = 90

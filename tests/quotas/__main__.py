@@ -17,8 +17,6 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import uvloop
-
 from tests.quotas import burst, cost, drift, faults, messages, sites
 from tests.redis_rig import RedisServer, Server, program
 from tests.rig.relay_process import ROOT
@@ -37,7 +35,7 @@ def _of_burst(options: argparse.Namespace) -> tuple[Rows, list[str]]:
     rows, wrong = [], []
     for name, site in sites.all_of(tell).items():
         with TemporaryDirectory() as folder:
-            found = uvloop.run(burst.run(site, options.runs, 1000, Path(folder)))
+            found = asyncio.run(burst.run(site, options.runs, 1000, Path(folder)))
         for limit, each in found.items():
             rows.append({"site": name, "limit": limit} | vars(each))
             tell(json.dumps(rows[-1]))
@@ -50,7 +48,7 @@ def _of_drift(options: argparse.Namespace) -> tuple[Rows, list[str]]:
     rows, wrong = [], []
     for name, site in sites.all_of(tell).items():
         with TemporaryDirectory() as folder:
-            each = uvloop.run(drift.run(site, options.calls, Path(folder)))
+            each = asyncio.run(drift.run(site, options.calls, Path(folder)))
         rows.append({"site": name} | vars(each))
         tell(json.dumps(rows[-1]))
         if each.wrong or each.furthest > 1:

@@ -1,11 +1,16 @@
-"""Debian's nginx as a process of the test's own, with deploy/nginx/relay.conf as its only site."""
+"""Debian's nginx as a process of the test's own, with deploy/nginx/relay.conf as its only site.
+
+The rest of its configuration is the test's, or that of deploy/compose.yaml.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,10 +21,9 @@ from tests.rig.raw_client import Address
 from tests.rig.relay_process import ROOT
 from tests.rig.sdks import absent
 
-SITE = ROOT / "deploy" / "nginx" / "relay.conf"
+FILES = ROOT / "deploy" / "nginx"
+ALONE = "daemon off; master_process off;"
 MAIN = """
-daemon off;
-master_process off;
 pid {home}/nginx.pid;
 error_log stderr warn;
 events {{ worker_connections 512; }}
@@ -30,7 +34,7 @@ http {{
     fastcgi_temp_path {home}/fastcgi;
     uwsgi_temp_path {home}/uwsgi;
     scgi_temp_path {home}/scgi;
-    include {home}/site.conf;
+    include {home}/relay/*.conf;
 }}
 """
 
@@ -43,43 +47,84 @@ def binary() -> str:
     return found
 
 
-def rendered(relay: Address, port: int) -> str:
-    """The site as shipped, but for the two addresses."""
-    text = SITE.read_text("utf-8")
-    for shipped, here in (
-        ("server 127.0.0.1:8080;", f"server 127.0.0.1:{relay[1]};"),
-        ("listen 80;", f"listen 127.0.0.1:{port};"),
-    ):
+def _with(name: str, changes: Mapping[str, str]) -> str:
+    """A file as shipped, but for what belongs to the place where it runs."""
+    text = (FILES / name).read_text("utf-8")
+    for shipped, here in changes.items():
         assert text.count(shipped) == 1, shipped
         text = text.replace(shipped, here)
     return text
 
 
+def _site(port: int, tls: tuple[int, Path] | None) -> str:
+    site = _with("relay.conf", {"listen 80;": f"listen 127.0.0.1:{port};"})
+    if tls is None:
+        return site
+    site, marks = re.subn(r"(?m)^( *)# (.*;) +# TLS$", r"\1\2", site)
+    assert marks == 3
+    site = site.replace("listen 443 ssl;", f"listen 127.0.0.1:{tls[0]} ssl;")
+    return site.replace("/etc/nginx/tls/", f"{tls[1]}/")
+
+
+def _lay_out(
+    relay: Address, port: int, home: Path, *, compose: bool, tls: tuple[int, Path] | None
+) -> Path:
+    """Writes the configuration. Returns its main file."""
+    sites, main = home / "relay", home / "nginx.conf"
+    sites.mkdir(parents=True)
+    there = f"server 127.0.0.1:{relay[1]};"
+    if compose:
+        upstream = _with("compose-upstream.conf", {"server 172.30.64.3:8080;": there})
+        text = (FILES / "nginx.conf").read_text("utf-8").replace(" /tmp/", f" {home}/")
+        main.write_text(text.replace("/etc/nginx/relay/", f"{sites}/"), "utf-8")
+    else:
+        upstream = _with("relay-upstream.conf", {"server 127.0.0.1:8080;": there})
+        main.write_text(MAIN.format(home=home), "utf-8")
+    (sites / "upstream.conf").write_text(upstream, "utf-8")
+    (sites / "site.conf").write_text(_site(port, tls), "utf-8")
+    return main
+
+
 class Nginx:
     """nginx in front of a relay. `stop()` of the relay leaves it running."""
 
-    def __init__(self, relay: Address, home: Path) -> None:
+    def __init__(
+        self, relay: Address, home: Path, *, compose: bool = False, tls: Path | None = None
+    ) -> None:
+        """`compose`: with the files that compose.yaml mounts. `tls`: a folder with what the lines marked TLS name."""
         self.address: Address = ("127.0.0.1", free_port())
+        self.tls_port = free_port()
+        self.said = ""
+        """Its access log, once it has ended."""
         self._relay = relay
         self._home = home
+        self._compose = compose
+        self._tls = None if tls is None else (self.tls_port, tls)
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
         program = binary()
-        self._home.mkdir()
-        (self._home / "site.conf").write_text(rendered(self._relay, self.address[1]), "utf-8")
-        main = self._home / "nginx.conf"
-        main.write_text(MAIN.format(home=self._home), "utf-8")
-        command = (program, "-p", str(self._home), "-c", str(main), "-e", "stderr")
+        main = _lay_out(
+            *(self._relay, self.address[1], self._home), compose=self._compose, tls=self._tls
+        )
+        where = ("-p", str(self._home), "-c", str(main), "-e", "stderr")
+        command = (program, *where, "-g", ALONE)
         check = await asyncio.create_subprocess_exec(
             *command, "-t", stderr=asyncio.subprocess.PIPE, env=dict(os.environ)
         )
         _, said = await check.communicate()
         assert check.returncode == 0, said.decode()
         self._process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
-        await self._listening()
+        try:
+            await self._listening()
+        except BaseException:
+            await self.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(
@@ -92,7 +137,8 @@ class Nginx:
         if self._process.returncode is None:
             self._process.send_signal(signal.SIGTERM)
         async with within():
-            await self._process.communicate()
+            said, _ = await self._process.communicate()
+        self.said = said.decode()
 
     async def _listening(self) -> None:
         """nginx says nothing when it listens: the first connection that is taken tells."""

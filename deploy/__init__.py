@@ -1,0 +1,1 @@
+"""What stands around a relay: files for other programs, and what makes some of them."""

@@ -1,0 +1,101 @@
+"""What the page remembers (`window`, `spend`), and a whole report made of it and of the state of things now.
+
+One for each process that has an admin port: of one process's own calls, or of all workers'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from heapq import nlargest
+from itertools import islice
+from operator import itemgetter
+from pathlib import Path
+from typing import Final
+
+from relay.page.facts import KEYS, NEAR, KeyUse, StatusReport, Totals, UpstreamStatus
+from relay.page.spend import Spend
+from relay.page.sums import later_than, percentile
+from relay.page.telling import Telling
+from relay.page.window import ALL, WINDOW, Window
+
+RATIOS: Final = 4000
+"""Limits that are looked at: some three microseconds each, on the event loop."""
+
+
+class Recent:
+    """`now` is a clock that only goes forward, `wall` Unix time; both in seconds."""
+
+    def __init__(self, store: Path, wall: float) -> None:
+        """`store`: the ledger's file."""
+        self._window = Window()
+        self._spend = Spend(store, wall)
+        self._target = 0.0
+
+    def configure(self, upstreams: Iterable[str], target: float) -> None:
+        """A configuration came into effect. `target`: seconds until a first token should be there."""
+        self._window.keep(list(upstreams))
+        self._target = target
+
+    def add(self, told: Telling, now: float, wall: float) -> None:
+        """A process has told what happened there."""
+        self._window.add(told, now, wall)
+        self._spend.add(told, wall)
+
+    def complete(
+        self,
+        report: StatusReport,
+        ratios: Iterable[tuple[str, str, float]],
+        waiting: Mapping[str, int],
+        now: float,
+        wall: float,
+    ) -> StatusReport:
+        """Adds to a report what is remembered. `ratios`: (key, limit, used part); `waiting`: calls by upstream."""
+        window = self._window
+        window.advance(now)
+        self._spend.recall(wall)
+        for upstream in report.upstreams:
+            self._fill(upstream, wall)
+            upstream.waiting = waiting.get(upstream.name, 0)
+        report.at, report.window_seconds, report.ttft_target = wall, WINDOW, self._target
+        report.totals = self._totals(wall)
+        report.totals.waiting = sum(waiting.values())
+        uses = list(islice(ratios, RATIOS))
+        tightest = nlargest(KEYS, uses, key=itemgetter(2))
+        report.keys = [KeyUse(key, limit, round(ratio, 4)) for key, limit, ratio in tightest]
+        report.keys_near = sum(ratio >= NEAR for _, _, ratio in uses)
+        report.history = window.history([upstream.name for upstream in report.upstreams])
+        report.failures = list(window.failures)[::-1]
+        report.refusals = list(window.refusals)[::-1]
+        report.served = list(window.served)[::-1]
+        return report
+
+    def _fill(self, upstream: UpstreamStatus, wall: float) -> None:
+        name = upstream.name
+        sums = self._window.sums(name)
+        upstream.attempts, upstream.failed = sums.calls, sums.failed
+        upstream.throttled = sums.refused
+        if name in self._window.errors:
+            upstream.last_error, upstream.last_error_at = self._window.errors[name]
+        upstream.ttft_p50 = percentile(sums.ttft, 0.5)
+        upstream.ttft_p95 = percentile(sums.ttft, 0.95)
+        upstream.tokens_per_second = self._window.rates(name)[1]
+        upstream.speed = sums.written / sums.writing if sums.writing > 0 else None
+        upstream.spend_today = self._spend.today(name, wall)
+
+    def _totals(self, wall: float) -> Totals:
+        sums = self._window.sums()
+        calls, tokens = self._window.rates()
+        return Totals(
+            sums.calls,
+            sums.failed,
+            sums.refused,
+            sums.cancelled,
+            calls,
+            tokens,
+            percentile(sums.ttft, 0.5),
+            percentile(sums.ttft, 0.95),
+            later_than(sums.ttft, self._target),
+            0,
+            self._spend.today(ALL, wall),
+            self._spend.since(wall),
+        )

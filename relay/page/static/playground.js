@@ -1,0 +1,200 @@
+// The playground: asks the data port with a key that lives in its field and nowhere else.
+
+import { at, element, mark, write } from "./dom.js";
+import { listen, told } from "./feed.js";
+import { count, dollars, seconds, short } from "./format.js";
+import { strip } from "./gaps.js";
+import { program } from "./snippets.js";
+import { attempts, tiles } from "./status.js";
+import { Call } from "./stream.js";
+import { say } from "./words.js";
+
+const COPIED = 1500; // milliseconds
+
+let call = null;
+let chosen = "curl";
+let said = () => "";
+let prompted = "";
+let asking = 0;
+let drawing = false;
+
+const origin = () => `${location.protocol}//${location.hostname}:${told.data_port}`;
+const key = () => at("key").value.trim();
+
+function tell(key, facts) {
+  said = () => say(key, facts);
+  write(at("said"), said());
+}
+
+function body() {
+  const messages = [{ role: "user", content: at("prompt").value }];
+  const system = at("system").value.trim();
+  if (system) messages.unshift({ role: "system", content: system });
+  const made = { model: at("model").value, messages };
+  if (at("temperature").value !== "") made.temperature = Number(at("temperature").value);
+  if (at("max-tokens").value !== "") made.max_tokens = Number(at("max-tokens").value);
+  return { ...made, stream: true, stream_options: { include_usage: true } };
+}
+
+// -- which models --
+
+async function findModels() {
+  const asked = ++asking; // a later key overtakes an earlier one
+  const list = at("model");
+  list.replaceChildren();
+  list.disabled = true;
+  refresh();
+  if (!key() || !told.data_port) return;
+  try {
+    const answer = await fetch(origin() + "/v1/models", {
+      headers: { authorization: "Bearer " + key() },
+      credentials: "omit",
+      cache: "no-store",
+    });
+    const found = await answer.json();
+    if (asked !== asking) return;
+    if (!answer.ok) return tell("said_error", { status: answer.status, message: found.error.message });
+    list.replaceChildren(...found.data.map((model) => element("option", { value: model.id }, model.id)));
+    list.disabled = !found.data.length;
+    tell(found.data.length ? "said_models" : "said_no_models", { models: count(found.data.length) });
+  } catch {
+    if (asked === asking) tell("said_unreachable", { origin: origin() });
+  }
+  refresh();
+}
+
+// -- the call --
+
+async function send() {
+  if (at("send").disabled) return;
+  const mine = new Call(origin(), key(), body(), progress);
+  call = mine;
+  write(at("answer"), "");
+  tell("said_asking");
+  refresh();
+  await mine.run();
+  if (call === mine) refresh();
+}
+
+function stop() {
+  call?.stop();
+}
+
+function progress(which) {
+  if (which !== call) return;
+  if (which.end !== null) {
+    tell("said_" + which.end, which.error ?? { origin: which.origin });
+  } else if (which.first !== null) {
+    tell("said_streaming");
+  }
+  if (!drawing) {
+    drawing = true;
+    requestAnimationFrame(draw);
+  }
+}
+
+function draw() {
+  drawing = false;
+  if (call === null) return;
+  const box = at("answer");
+  const atEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
+  write(box, call.text);
+  if (atEnd) box.scrollTop = box.scrollHeight;
+  write(at("raw"), call.raw);
+  const { picture, top } = strip(call.gaps);
+  at("gaps").replaceChildren(picture);
+  write(at("gaps-hint"), call.gaps.length ? say("gaps_hint", { top: seconds(top) }) : "");
+  measure();
+}
+
+function measure() {
+  const usage = call.usage;
+  const served = (told.served ?? []).find((one) => one.request_id === call.requestId);
+  tiles(at("measures"), [
+    ["first_token", seconds(call.ttft)],
+    ["tokens_per_second", call.rate === null ? "–" : short(call.rate)],
+    ["tokens", usage ? count(usage.prompt_tokens) + " / " + count(usage.completion_tokens) : "–", say("tokens_hint")],
+    ["longest_gap", seconds(call.longestGap)],
+    ["duration", seconds(call.duration)],
+    ["served_by", served ? served.upstream : "–"],
+    ["overhead", served ? seconds(served.overhead) : "–"],
+    ["cost", served ? dollars(served.cost_usd ?? 0) : "–"],
+    ["request_id", call.requestId ?? "–"],
+  ]);
+  const tile = at("measures").querySelector("[data-name=served_by]");
+  const tries = served && served.tries?.length > 1 ? attempts(served.tries) : [];
+  tile.lastChild.replaceChildren(...tries);
+}
+
+// -- the same call elsewhere --
+
+function showProgram() {
+  const shown = at("with-key").checked ? key() : "";
+  write(at("program"), program(chosen, origin(), shown, { ...body(), model: at("model").value || "MODEL" }));
+  for (const button of document.querySelectorAll("[data-program]")) {
+    mark(button, "aria-pressed", button.dataset.program === chosen);
+  }
+}
+
+async function copy() {
+  const text = at("program").textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Without TLS a browser gives its clipboard to loopback only: the text is selected instead.
+    getSelection().selectAllChildren(at("program"));
+    if (!document.execCommand("copy")) return;
+  }
+  write(at("copy"), say("copied"));
+  setTimeout(() => write(at("copy"), say("copy")), COPIED);
+}
+
+// -- together --
+
+function refresh() {
+  const running = call !== null && call.end === null;
+  at("send").disabled = running || at("model").disabled || !at("prompt").value.trim();
+  at("stop").disabled = !running;
+  mark(at("answer"), "aria-busy", running);
+  showProgram();
+}
+
+export function showPlayground() {
+  // A prompt that nobody has changed is the language's own.
+  if (at("prompt").value === prompted) at("prompt").value = prompted = say("prompt_text");
+  write(at("to"), told.data_port ? say("calls_go_to", { origin: origin() }) : "");
+  write(at("said"), said());
+  if (call !== null) draw();
+  refresh();
+}
+
+export function startPlayground() {
+  let wait = 0;
+  at("key").addEventListener("input", () => {
+    clearTimeout(wait);
+    wait = setTimeout(findModels, 300); // a pasted key comes whole, a typed one in pieces
+    refresh();
+  });
+  at("send").addEventListener("click", send);
+  at("stop").addEventListener("click", stop);
+  at("playground").addEventListener("input", refresh);
+  at("playground").addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) send();
+    else if (event.key === "Escape") stop();
+  });
+  for (const button of document.querySelectorAll("[data-program]")) {
+    button.addEventListener("click", () => {
+      chosen = button.dataset.program;
+      showProgram();
+    });
+  }
+  at("copy").addEventListener("click", copy);
+  listen("served", () => call !== null && measure());
+  let port = 0;
+  listen("now", () => {
+    if (told.data_port === port) return;
+    port = told.data_port;
+    showPlayground();
+    findModels();
+  });
+}

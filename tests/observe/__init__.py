@@ -1,0 +1,1 @@
+"""`make observe`, and what tests of the shipped rules and dashboards share: a real Prometheus beside a relay."""

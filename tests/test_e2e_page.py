@@ -1,0 +1,349 @@
+"""The page in Debian's Chromium, on a real relay: what a person sees, and what the browser sends to whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.crew import several
+from tests.page.browser import Browser, Chromium
+from tests.rig import KEY, RelayProcess, Upstream, chat, config, scenario
+from tests.rig import scripts as say
+from tests.rig.scripts import Gate
+from tests.rig.upstream_process import UpstreamProcess
+
+PRICED = {"m": {"pool": [{"upstream": "alpha"}], "price": {"input": 1000, "output": 2000}}}
+LIVE = "document.getElementById('feed').dataset.state === 'live'"
+READY = "!document.getElementById('send').disabled"
+MARKUP = "<img/src=x/onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    with Chromium(tmp_path_factory.mktemp("chromium")) as started:
+        yield started
+
+
+def tile(name: str) -> str:
+    """The value of one of the playground's tiles."""
+    return f"document.querySelector('#measures [data-name={name}] dd').textContent"
+
+
+def page(relay: RelayProcess, view: str = "") -> str:
+    return f"http://127.0.0.1:{relay.admin[1]}/{view}"
+
+
+async def ready_to_send(browser: Browser, relay: RelayProcess) -> None:
+    await browser.visit(page(relay, "#playground"))
+    await browser.type("#key", KEY)
+    await browser.until(READY)
+
+
+@scenario
+async def test_a_killed_upstream_is_seen_without_a_reload(
+    tmp_path: Path, chromium: Chromium
+) -> None:
+    models = {"m": {"pool": [{"upstream": "alpha"}], "retry": {"attempts": 1}}}
+    async with (
+        UpstreamProcess() as upstream,
+        RelayProcess(config({"alpha": {"base_url": upstream.base_url}}, models), tmp_path) as relay,
+        Browser(chromium) as browser,
+    ):
+        await browser.visit(page(relay))
+        await chat(relay.address)
+        await browser.until(
+            "document.querySelector('#headline').innerText.includes('notice nothing')"
+        )
+        await browser.until("document.querySelector('.badge[data-state=closed]')")
+
+        upstream.kill()
+        for _ in range(6):
+            await chat(relay.address)
+
+        await browser.until("document.querySelector('.badge[data-state=open]')")
+        await browser.until(
+            "document.querySelector('#headline').innerText.includes('Users notice:')"
+        )
+        await browser.until(
+            "document.querySelector('#headline').innerText.includes('alpha is out')"
+        )
+        seen = await browser.text("#failures")
+        assert relay.calls[-1]["request_id"] in await browser.run(
+            "return document.body.textContent"
+        )
+        assert "connect_refused" in seen or "upstream_unreachable" in seen
+        await browser.requests()
+        assert browser.console == []
+
+
+@scenario
+async def test_the_playground_streams_measures_and_tells_who_served(
+    tmp_path: Path, chromium: Chromium
+) -> None:
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"alpha": upstream}, PRICED), tmp_path) as relay,
+        Browser(chromium) as browser,
+    ):
+        await ready_to_send(browser, relay)
+        await browser.click("#send")
+
+        await browser.until("document.getElementById('said').textContent === 'Done.'")
+        await browser.until(f"{tile('served_by')} === 'alpha'")
+        assert await browser.text("#answer") == say.TEXT
+        assert (await browser.run(f"return {tile('first_token')}")).endswith("ms")
+        assert await browser.run(f"return {tile('tokens')}") == "9 / 12"
+        assert await browser.run(f"return {tile('cost')}") == "$0.033"
+        assert await browser.run(f"return {tile('request_id')}") == relay.calls[-1]["request_id"]
+        assert await browser.run("return document.querySelectorAll('#gaps rect').length") == 4
+        assert relay.calls[-1]["client_request_id"].startswith("playground-")
+
+
+@scenario
+async def test_stop_cancels_the_call_upstream(tmp_path: Path, chromium: Chromium) -> None:
+    async with (
+        Upstream(say.sse(say.EVENTS[:3], Gate("never"))) as upstream,
+        RelayProcess(config({"alpha": upstream}), tmp_path) as relay,
+        Browser(chromium) as browser,
+    ):
+        await ready_to_send(browser, relay)
+        await browser.click("#send")
+        await browser.until("document.getElementById('said').textContent === 'Streaming…'")
+
+        await browser.click("#stop")
+
+        await browser.until("document.getElementById('said').textContent.startsWith('Stopped')")
+        await (await upstream.exchange()).left()
+        line = await relay.call(lambda call: call.get("model") == "m")
+        assert line["outcome"] == "client_cancelled"
+
+
+@scenario
+async def test_an_error_is_told_with_the_relays_words(tmp_path: Path, chromium: Chromium) -> None:
+    async with (
+        Upstream(say.error(400, "too <b>long</b>")) as upstream,
+        RelayProcess(config({"alpha": upstream}), tmp_path) as relay,
+        Browser(chromium) as browser,
+    ):
+        await ready_to_send(browser, relay)
+        await browser.click("#send")
+
+        await browser.until(
+            "document.getElementById('said').textContent.includes('400: too <b>long</b>')"
+        )
+        await browser.run("document.getElementById('key').value = ''")
+        await browser.type("#key", "sk-wrong")
+        await browser.until("document.getElementById('said').textContent.startsWith('401')")
+        assert await browser.run("return document.getElementById('send').disabled")
+
+
+@scenario
+async def test_nothing_leaves_the_two_ports_and_the_key_reaches_one(
+    tmp_path: Path, chromium: Chromium
+) -> None:
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"alpha": upstream}), tmp_path) as relay,
+        Browser(chromium) as browser,
+    ):
+        await ready_to_send(browser, relay)
+        await browser.click("#send")
+        await browser.until("document.getElementById('said').textContent === 'Done.'")
+        await browser.click("#language")
+        await browser.click("#theme")
+        await browser.click("#with-key")
+        await browser.click("[data-program=python]")
+
+        admin, data = (f"http://127.0.0.1:{port}/" for port in (relay.admin[1], relay.address[1]))
+        asked = await browser.requests()
+        assert all(each.url.startswith((admin, data)) for each in asked), asked
+        assert any(KEY in each.sent for each in asked if each.url.startswith(data))
+        assert not any(KEY in each.sent for each in asked if each.url.startswith(admin))
+        kept = await browser.run(
+            "return [document.cookie, JSON.stringify(localStorage), JSON.stringify(sessionStorage),"
+            " location.href, JSON.stringify(history.state)].join()"
+        )
+        assert KEY not in kept
+        assert "relay.theme" in kept
+        assert browser.console == []
+
+
+@scenario
+async def test_a_program_holds_the_key_only_when_it_is_asked_to(
+    tmp_path: Path, chromium: Chromium
+) -> None:
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"alpha": upstream}), tmp_path) as relay,
+        Browser(chromium) as browser,
+    ):
+        await ready_to_send(browser, relay)
+        plain = []
+        for program in ("curl", "python", "javascript"):
+            await browser.click(f"[data-program={program}]")
+            plain.append(await browser.text("#program"))
+        await browser.click("#with-key")
+
+        assert all("YOUR_RELAY_KEY" in each and KEY not in each for each in plain)
+        assert all(f"127.0.0.1:{relay.address[1]}/v1" in each for each in plain)
+        assert KEY in await browser.text("#program")
+
+
+@scenario
+async def test_it_speaks_the_browsers_language_and_another_on_request(
+    tmp_path: Path, chromium: Chromium
+) -> None:
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"alpha": upstream}), tmp_path) as relay,
+        Browser(chromium, language="zh-CN") as browser,
+    ):
+        await browser.visit(page(relay))
+        await browser.until(LIVE)
+        await browser.until("document.querySelector('#headline').innerText.includes('没有调用')")
+        first = await browser.run("return [document.documentElement.lang, document.body.innerText]")
+        await browser.click("#language")
+        await browser.until("document.querySelector('#headline').innerText.includes('No calls')")
+        second = await browser.run(
+            "return [document.documentElement.lang, document.body.innerText]"
+        )
+        await browser.visit(page(relay))
+        await browser.until(LIVE)
+
+        assert (first[0], second[0]) == ("zh-CN", "en-GB")
+        assert "上游" in first[1]
+        assert "上游" not in second[1]
+        assert await browser.run("return document.documentElement.lang") == "en-GB"
+
+
+@scenario
+async def test_colours_follow_the_system_until_somebody_chooses(
+    tmp_path: Path, chromium: Chromium
+) -> None:
+    paper = "return getComputedStyle(document.body).backgroundColor"
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"alpha": upstream}), tmp_path) as relay,
+        Browser(chromium) as browser,
+    ):
+        await browser.prefer("light")
+        await browser.visit(page(relay))
+        await browser.until(LIVE)
+        light = await browser.run(paper)
+        await browser.prefer("dark")
+        dark = await browser.run(paper)
+        await browser.click("#theme")
+
+        assert light != dark
+        assert await browser.run(paper) == light
+
+
+@scenario
+async def test_a_phone_scrolls_in_one_direction_only(tmp_path: Path, chromium: Chromium) -> None:
+    keys = [{"id": "a-team-with-a-very-long-name-" + 40 * "x", "key": KEY, "limits": {"rpm": 9}}]
+    async with (
+        Upstream(say.error(500)) as upstream,
+        RelayProcess(config({"alpha-" + 40 * "x": upstream}, None, keys), tmp_path) as relay,
+        Browser(chromium, size=(360, 740)) as browser,
+    ):
+        for _ in range(2):
+            await chat(relay.address)
+        for view in ("", "#playground"):
+            await browser.visit(page(relay, view))
+            await browser.until(LIVE)
+            await browser.until("document.querySelector('#failures .badge')")
+
+            width = "document.documentElement.scrollWidth"
+            wide = "[...document.querySelectorAll('body *')].filter((one) => one.getBoundingClientRect().right > 360)"
+            seen = await browser.run(
+                f"return [{width}, innerWidth, {wide}.map((one) => one.outerHTML)]"
+            )
+            assert seen == [360, 360, []]
+
+
+@scenario
+async def test_everything_can_be_reached_and_sent_by_keyboard(
+    tmp_path: Path, chromium: Chromium
+) -> None:
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"alpha": upstream}), tmp_path) as relay,
+        Browser(chromium) as browser,
+    ):
+        await ready_to_send(browser, relay)
+        nameless = await browser.run(
+            "return [...document.querySelectorAll('button, input, select, textarea, [role=img], meter:not([hidden])')]"
+            ".filter((each) => !(each.labels?.length || each.getAttribute('aria-label')"
+            " || each.textContent.trim())).map((each) => each.outerHTML)"
+        )
+        await browser.run("document.getElementById('prompt').focus()")
+        await browser.press("\ue009", "\ue007")  # Control, Enter
+        await browser.until("document.getElementById('said').textContent === 'Done.'")
+        await browser.run("document.activeElement.blur()")
+        stops = []
+        for _ in range(30):
+            await browser.press("\ue004")  # Tab
+            stops.append(await browser.run("return document.activeElement.id"))
+
+        assert nameless == []
+        assert {"language", "theme", "key", "model", "prompt", "send", "copy"} <= set(stops)
+
+
+@scenario
+async def test_names_and_reasons_with_markup_stay_text(tmp_path: Path, chromium: Chromium) -> None:
+    keys = [{"id": MARKUP, "key": KEY, "limits": {"rpm": 1}}]
+    models = {MARKUP: {"pool": [{"upstream": MARKUP}], "retry": {"attempts": 1}}}
+    async with (
+        Upstream(say.error(500, MARKUP, code=MARKUP)) as upstream,
+        RelayProcess(config({MARKUP: upstream}, models, keys), tmp_path) as relay,
+        Browser(chromium) as browser,
+    ):
+        await chat(relay.address, model=MARKUP)
+        await chat(relay.address, model=MARKUP + "<script>")
+        await browser.visit(page(relay))
+        await browser.until("document.querySelector('#failures .badge')")
+
+        for where in ("#failures", "#upstreams", "#keys", "#headline"):
+            assert MARKUP in await browser.text(where)
+        assert await browser.run("return document.querySelectorAll('img, main script').length") == 0
+
+
+@scenario
+async def test_the_token_of_the_admin_port_opens_page_and_events(
+    tmp_path: Path, chromium: Chromium
+) -> None:
+    admin = {"token": "admin-token-0123456789"}
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"alpha": upstream}, admin=admin), tmp_path) as relay,
+        Browser(chromium) as browser,
+    ):
+        await browser.visit(page(relay))
+        closed = await browser.run("return document.getElementById('feed')")
+        await browser.visit(page(relay).replace("//", "//admin:admin-token-0123456789@"))
+
+        assert closed is None
+        await browser.until(LIVE)
+
+
+@scenario
+async def test_the_page_of_several_workers_shows_all_of_them(
+    tmp_path: Path, chromium: Chromium
+) -> None:
+    async with (
+        Upstream() as upstream,
+        RelayProcess(several(2, config({"alpha": upstream}, PRICED)), tmp_path) as relay,
+        Browser(chromium) as browser,
+    ):
+        for _ in range(8):
+            await chat(relay.address)
+        await ready_to_send(browser, relay)
+        await browser.click("#send")
+
+        await browser.until(f"{tile('served_by')} === 'alpha'")
+        await browser.visit(page(relay))
+        await browser.until(
+            "document.querySelector('#totals [data-name=failed] .hint').textContent === '0 of 9'"
+        )
