@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 from contextlib import closing
@@ -148,6 +147,8 @@ def _bill(plan: Run) -> str:
 
 def _run(plan: Run) -> tuple[list[list[Sample]], bool]:
     """The samples of each target, and whether it was interrupted."""
+    import asyncio
+
     from relay.measure.run import run
 
     samples: list[list[Sample]] = [[] for _ in plan.targets]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from html import escape
 from importlib import import_module
 from pathlib import Path
 from typing import Final
-from xml.sax.saxutils import escape
 
 from relay.commands.terms import Failure, note
 
