@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from contextlib import closing
-from secrets import randbelow
 from time import time
 from typing import TYPE_CHECKING, Final
 
@@ -91,6 +90,8 @@ def _foreign(arguments: argparse.Namespace) -> Target:
 
 
 def _plan(arguments: argparse.Namespace, targets: list[Target]) -> Run:
+    from secrets import randbelow
+
     from relay.measure.run import PROMPT, Run
 
     together = arguments.concurrency

@@ -71,18 +71,19 @@ class Screen:
         if not self._open:
             return
         self._open = False
-        self._write(LEAVE)
         if self._modes is not None:
             termios.tcsetattr(sys.stdin, termios.TCSADRAIN, self._modes)
+        self._write(LEAVE)
 
     def paint(self, lines: Sequence[Line]) -> None:
         columns, rows = self.size
         if not self.full:
             self._write("".join(f"{shown(text, columns)}\n" for text, _ in (*lines, ("", "plain"))))
             return
-        # Over what stands there, line by line: an emptied screen would flicker.
-        drawn = [f"{self._drawn(line, columns)}\x1b[K" for line in lines[:rows]]
-        self._write("\x1b[H" + "\r\n".join(drawn) + "\x1b[J")
+        # Over what stands there, line by line: an emptied screen would flicker. A line is emptied before it is
+        # written: after it, the cursor may stand on its last sign.
+        drawn = [f"\x1b[K{self._drawn(line, columns)}" for line in lines[:rows]]
+        self._write("\x1b[H" + "\n".join(drawn) + "\x1b[J")
 
     def _drawn(self, line: Line, columns: int) -> str:
         text, look = line

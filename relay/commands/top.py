@@ -33,6 +33,7 @@ def top(arguments: argparse.Namespace) -> int:
         return OK
     if arguments.json:
         asyncio.run(stream(source, arguments.interval))
+        return OK
     if not sys.stdout.isatty():
         raise Failure("stdout is no terminal: use --once or --json")
 

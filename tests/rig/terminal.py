@@ -12,13 +12,14 @@ import signal
 import struct
 import sys
 import termios
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Self
 
 from tests.rig.deadlines import within
 from tests.rig.relay_process import PACKAGE
 
+PICTURE = re.compile(r"\x1b\[H(.*?)\x1b\[J", re.DOTALL)
 ESCAPE = re.compile(r"\x1b(?:\[[0-9;?]*[A-Za-z]|[78=>])")
 
 
@@ -83,9 +84,25 @@ class Terminal:
         """Waits until this came after the offset; returns the offset of all that is to come."""
         async with within():
             while text not in self.text(start):
-                self._changed.clear()
-                await self._changed.wait()
+                await self.changed()
         return len(self.raw)
+
+    async def paints(self, fits: Callable[[str], bool]) -> str:
+        """Waits until the latest whole picture fits; returns it."""
+        async with within():
+            while not fits(self.picture):
+                await self.changed()
+        return self.picture
+
+    @property
+    def picture(self) -> str:
+        whole = PICTURE.findall(self.raw)
+        return ESCAPE.sub("", whole[-1]) if whole else ""
+
+    async def changed(self) -> None:
+        """Returns when more has come."""
+        self._changed.clear()
+        await self._changed.wait()
 
     def type(self, keys: str) -> None:
         os.write(self._ours, keys.encode())
