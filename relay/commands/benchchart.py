@@ -11,7 +11,7 @@ from html import escape
 from typing import Final
 
 from relay.commands import drawing
-from relay.commands.benchview import duration
+from relay.commands.benchview import first_token
 from relay.commands.table import cut
 from relay.measure.figures import Figures
 
@@ -128,6 +128,6 @@ def _row(one: Figures, scale: _Scale, y: float, colour: str) -> str:
         out.append(
             f'<line x1="{at}" x2="{at}" y1="{y - 15:.1f}" y2="{y + 15:.1f}" class="{kind}"/>'
         )
-    told = f"{duration(one.ttft.p50)} / {duration(one.ttft.p95)}"
+    told = escape(f"{first_token(one, one.ttft.p50)} / {first_token(one, one.ttft.p95)}")
     out.append(f'<text x="{x}" y="{y + 4:.1f}" class="soft">{told}</text>')
     return "".join(out)

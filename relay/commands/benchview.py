@@ -60,10 +60,9 @@ def as_table(view: View) -> str:
         best = best if len(rows) > 1 else 0
         head.append(title if not best else f"{title} ")
         shown = [text(one) for one in view.figures]
-        marked = _best(view.figures, value, best)
-        for row, cell, figures in zip(rows, shown, view.figures, strict=True):
-            mark = BEST if marked is not None and value(figures) == marked else " "
-            row.append(cell + mark if best else cell)
+        marked = _best([value(one) for one in view.figures], shown, best)
+        for row, cell in zip(rows, shown, strict=True):
+            row.append(cell + (BEST if cell == marked else " ") if best else cell)
     return table.render(head, rows, rule_before_last=False)
 
 
@@ -74,14 +73,14 @@ def _name(one: Figures, view: View) -> str:
     return name if same or name.endswith(f" {model}") else f"{name} {model}"
 
 
-def _best(
-    figures: Sequence[Figures], value: Callable[[Figures], float | None], best: int
-) -> float | None:
-    """None where there is nothing to choose."""
-    values = [found for one in figures if (found := value(one)) is not None]
-    if not best or len(values) < 2 or len(set(values)) < 2:
+def _best(values: Sequence[float | None], shown: Sequence[str], best: int) -> str | None:
+    """The text of the best one; None where there is nothing to choose, as far as it is shown."""
+    known = [
+        (best * value, text) for value, text in zip(values, shown, strict=True) if value is not None
+    ]
+    if not best or len({text for _, text in known}) < 2:
         return None
-    return max(values) if best > 0 else min(values)
+    return max(known)[1]
 
 
 def _p50(name: str) -> Callable[[Figures], float | None]:
@@ -106,14 +105,13 @@ def _time(value: Callable[[Figures], float | None]) -> Callable[[Figures], str]:
 
 
 def _late(value: Callable[[Figures], float | None]) -> Callable[[Figures], str]:
-    """A silence that was given up says only what it is longer than."""
+    return lambda one: first_token(one, value(one))
 
-    def text(one: Figures) -> str:
-        found = value(one)
-        bound = found is not None and one.floor is not None and found >= one.floor
-        return f"{'>' if bound else ''}{duration(found)}"
 
-    return text
+def first_token(one: Figures, seconds: float | None) -> str:
+    """Of a silence that was given up it says only what it is longer than."""
+    bound = seconds is not None and one.floor is not None and seconds >= one.floor
+    return f"{'>' if bound else ''}{duration(seconds)}"
 
 
 def _plain(value: Callable[[Figures], float | None]) -> Callable[[Figures], str]:
