@@ -37,7 +37,7 @@ class Period(Machine):
         self._end_after = end_after
         self._ends = 0
         self._due = 0
-        """The end of the next period, if the time last told is in it: it begins with the first call that is admitted."""
+        """The end of the next period, if the time last told is in it: it begins with the first call admitted."""
         self._spent = 0
         self._reserved = 0
         self._orphaned = 0
