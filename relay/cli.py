@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from relay import __version__
-from relay.commands import explain, keyimport, keylist, keys, serving, usage
+from relay.commands import bench, explain, keyimport, keylist, keys, serving, top, usage
 from relay.commands.terms import FAILED, Failure
 
 INTERRUPTED: Final = 130
@@ -27,6 +27,8 @@ COMMANDS: Final = (
     *keyimport.COMMANDS,
     *explain.COMMANDS,
     *usage.COMMANDS,
+    *bench.COMMANDS,
+    *top.COMMANDS,
 )
 GROUPS: Final = {"keys": "make and change client keys"}
 

@@ -47,7 +47,7 @@ ROOMS: dict[int, tuple[str, ...]] = {
         *("following", "revoking", "explain", "keys"),
         *("front", "port", "connection", "heads", "listener", "reception"),
         *("overload", "watch", "cgroup"),
-        *("admin", "health", "page", "observe", "workers", "quota", "state"),
+        *("admin", "health", "page", "observe", "workers", "quota", "state", "measure"),
     ),
 }
 FLOORS = {name: floor for floor, names in ROOMS.items() for name in names}

@@ -1,16 +1,17 @@
-"""Cost per day as stacked bars, drawn by hand as SVG: readable in light and dark, without a library."""
+"""Cost per day as stacked bars."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Final
-from xml.sax.saxutils import escape
 
+from relay.commands import drawing
 from relay.commands.money import NANO
-from relay.commands.table import width
+from relay.commands.table import cut
 from relay.commands.usageview import NOTHING, day_name
 
-WIDTH: Final = 760
+WIDTH: Final = drawing.WIDTH
 LEFT: Final = 72
 """Room for the amounts."""
 RIGHT: Final = 16
@@ -21,22 +22,12 @@ FOOT: Final = 30
 """Room for the days."""
 ROW: Final = 20
 """A line of the legend, which has two columns."""
-MOST: Final = 8
+MOST: Final = drawing.COLOURS
 """Names with a colour of their own; the rest is `other`."""
 LONGEST: Final = 32
 """Columns of a name in the legend."""
 TICKS: Final = 4
 DAYS_NAMED: Final = 6
-
-LIGHT: Final = (
-    *("#0969da", "#bc4c00", "#1a7f37", "#8250df", "#bf8700", "#cf222e", "#0e7490", "#9a6e8a"),
-    "#8c959f",
-)
-DARK: Final = (
-    *("#58a6ff", "#f0883e", "#3fb950", "#a371f7", "#d29922", "#f85149", "#39c5cf", "#d2a8c0"),
-    "#6e7681",
-)
-"""The last one is that of the others."""
 
 Costs = Mapping[tuple[str | int, ...], int]
 """Nano-dollars by day (since 1970-01-01), or by day and name."""
@@ -57,15 +48,7 @@ def draw(costs: Costs, by: str) -> str:
     parts.append(_legend(entries))
     bottom = TOP + HEIGHT + FOOT + ROW * -(-len(entries) // 2) + 12
     caption = f"Cost per day{'' if by == 'day' else f' by {by}'}, US$ (UTC)"
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {bottom}" width="{WIDTH}"'
-        f' height="{bottom}" role="img" aria-label="{escape(caption)}">\n'
-        f"<style>{_style()}</style>\n"
-        f'<rect width="{WIDTH}" height="{bottom}" class="paper"/>\n'
-        f'<text x="12" y="24" class="title">{escape(caption)}</text>\n'
-        + "\n".join(part for part in parts if part)
-        + "\n</svg>\n"
-    )
+    return drawing.svg(caption, WIDTH, bottom, parts)
 
 
 def _stacks(costs: Costs) -> dict[int, dict[str, int]]:
@@ -164,38 +147,8 @@ def _legend(entries: Sequence[tuple[str, str, int]]) -> str:
         y = TOP + HEIGHT + FOOT + ROW * (at // 2) + 10
         out.append(
             f'<rect x="{x}" y="{y - 9}" width="10" height="10" class="{colour}"/>'
-            f'<text x="{x + 16}" y="{y}">{escape(_cut(name))}</text>'
+            f'<text x="{x + 16}" y="{y}">{escape(cut(name, LONGEST))}</text>'
             f'<text x="{x + (WIDTH - LEFT) // 2 - 28}" y="{y}" text-anchor="end" class="soft">'
             f"{cost / NANO:,.2f}</text>"
         )
     return "\n".join(out)
-
-
-def _cut(name: str) -> str:
-    if width(name) <= LONGEST:
-        return name
-    while width(name) >= LONGEST:
-        name = name[:-1]
-    return name + "…"
-
-
-def _style() -> str:
-    """Both palettes in full: not every renderer knows variables."""
-    light = "".join(f"  .c{at} {{ fill: {colour}; }}\n" for at, colour in enumerate(LIGHT))
-    dark = "".join(f"    .c{at} {{ fill: {colour}; }}\n" for at, colour in enumerate(DARK))
-    return (
-        "\n  text { font: 12px system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif;"
-        " fill: #1f2328; }\n"
-        "  .paper { fill: #ffffff; }\n"
-        "  .title { font-size: 14px; font-weight: 600; }\n"
-        "  .soft { fill: #656d76; font-size: 11px; }\n"
-        "  .rule { stroke: #d8dee4; }\n"
-        f"{light}"
-        "  @media (prefers-color-scheme: dark) {\n"
-        "    text { fill: #e6edf3; }\n"
-        "    .paper { fill: #0d1117; }\n"
-        "    .soft { fill: #8d96a0; }\n"
-        "    .rule { stroke: #30363d; }\n"
-        f"{dark}"
-        "  }\n"
-    )

@@ -34,3 +34,12 @@ def width(text: str) -> int:
             continue
         columns += 2 if unicodedata.east_asian_width(character) in "WF" else 1
     return columns
+
+
+def cut(text: str, most: int) -> str:
+    """A text of at most so many columns; an ellipsis stands for what was cut off."""
+    if width(text) <= most:
+        return text
+    while text and width(text) >= most:
+        text = text[:-1]
+    return text + "…" if most > 0 else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 from time import time
 from typing import TYPE_CHECKING, Final, cast
 
+from relay.commands import drawing
 from relay.commands.terms import OK, Command, Failure, config_path, failure, note, say
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from relay.state.report import Dimension, Question, Report
 
 BY: Final = ("key", "group", "model", "upstream", "day")
-CHARTS: Final = (".svg", ".png")
 
 
 def usage(arguments: argparse.Namespace) -> int:
@@ -89,30 +89,14 @@ def _draw(connection: sqlite3.Connection, question: Question, chart: Path) -> No
     """Cost per day, stacked by the dimension that was asked for."""
     from dataclasses import replace
 
-    from relay.commands import chart as drawing
+    from relay.commands import chart as costs
     from relay.state.report import ask
 
     by = question.by[0]
     over: tuple[Dimension, ...] = ("day",) if by == "day" else ("day", by)
     report = ask(connection, replace(question, by=over))
-    svg = drawing.draw({line: totals.cost for line, totals in report.lines.items()}, by)
-    if chart.suffix.lower() == ".svg":
-        chart.write_text(svg, "utf-8")
-    else:
-        chart.write_bytes(_png(svg))
-    note(f"the chart is in {chart}")
-
-
-def _png(svg: str) -> bytes:
-    from importlib import import_module
-
-    try:
-        renderer = import_module("resvg_py")
-    except ImportError:
-        raise Failure(
-            "a PNG needs the extra `chart` (pip install 'relay[chart]'); an SVG does not"
-        ) from None
-    return bytes(renderer.svg_to_bytes(svg_string=svg, zoom=2.0))
+    svg = costs.draw({line: totals.cost for line, totals in report.lines.items()}, by)
+    drawing.save(svg, chart)
 
 
 def _notes(report: Report, prices: Mapping[str, PriceConfig], stored: Path) -> None:
@@ -169,13 +153,6 @@ def _names(text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _chart(text: str) -> Path:
-    path = Path(text)
-    if path.suffix.lower() not in CHARTS:
-        raise argparse.ArgumentTypeError(f"'{text}' must end in {' or '.join(CHARTS)}")
-    return path
-
-
 def options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--by", choices=BY, default="key", help="a row for each (default: key)")
@@ -195,7 +172,12 @@ def options(parser: argparse.ArgumentParser) -> None:
         metavar="MODELS",
         help="what the same calls would have cost at these models' prices, such as gpt-4.1,claude-sonnet-4",
     )
-    add("--chart", type=_chart, metavar="FILE", help="draw the cost per day as .svg or .png")
+    add(
+        "--chart",
+        type=drawing.chart_path,
+        metavar="FILE",
+        help="draw the cost per day as .svg or .png",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as JSON")
     form.add_argument("--csv", action="store_true", help="as CSV")

@@ -16,7 +16,7 @@ from typing import Any
 
 from relay.chatbody import decode
 from tests.quotas.sites import Site
-from tests.rig import Gate, RawClient, RelayProcess, Request, Upstream, config
+from tests.rig import Answer, Gate, RawClient, RelayProcess, Request, Upstream, config
 from tests.rig import scripts as say
 from tests.rig.raw_client import chat_body, request
 from tests.rig.relay_process import Fields
@@ -121,13 +121,15 @@ class Crowd:
 
         async def one(client: RawClient) -> None:
             await start.wait()
-            await client.send(call)
-            await client.head(timeout=60)
-            if client.status == 200:
-                admitted.append(client)
-                await client.event(timeout=60)
-                return
-            answer = await client.rest(timeout=60)
+            answer = None
+            while answer is None or _says_later(answer):
+                await client.send(call)
+                await client.head(timeout=60)
+                if client.status == 200:
+                    admitted.append(client)
+                    await client.event(timeout=60)
+                    return
+                answer = await client.rest(timeout=60)
             if answer.status != 429:
                 found.odd.append(f"{answer.status} {answer.body[:200]!r}")
 
@@ -136,6 +138,11 @@ class Crowd:
         await asyncio.gather(*asked)
         found.calls += len(asked)
         return admitted
+
+
+def _says_later(answer: Answer) -> bool:
+    """A relay that shares two CPUs with a thousand clients may have too much to do to look at a limit at all."""
+    return answer.status == 503 and answer.error["code"] == "server_is_overloaded"
 
 
 async def used_up(relays: Sequence[RelayProcess], key: str, limit: str, ratio: float) -> None:

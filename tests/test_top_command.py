@@ -1,0 +1,365 @@
+"""`relay top`: a real relay, looked at in a real terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from relay.cli import main
+from relay.commands import screen, table, topwords
+from relay.commands.topview import FEWEST, picture
+from relay.page.facts import Answer, Finding, UpstreamStatus
+from tests.rig import RelayProcess, Stall, Upstream, config, scenario, within
+from tests.rig import scripts as say
+from tests.rig.relay_process import ROOT
+from tests.rig.scripts import Send
+from tests.rig.terminal import Terminal
+
+OFTEN = ("--interval", "0.1")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+def url(relay: RelayProcess) -> str:
+    host, port = relay.admin
+    return f"http://{host}:{port}"
+
+
+def answer(**more: object) -> Answer:
+    """A relay with something of everything."""
+    up = {"ttft_p50": 0.31, "ttft_p95": 1.25, "attempts": 40, "failed": 2, "last_error": "5xx"}
+    return msgspec.convert(
+        {
+            **{"version": "0.1.0", "uptime_seconds": 7_500.0, "config_path": "config.yaml"},
+            **{"config_digest": "ab" * 32, "inflight_streams": 3, "at": 1_800_000_000.0},
+            **{"window_seconds": 300.0, "ttft_target": 0.8},
+            "upstreams": [
+                {"name": "快速", "states": {"closed": 1}, "inflight": 3, "max_concurrent": 40} | up,
+                {"name": "slow", "states": {"open": 2}, "inflight": 0, "max_concurrent": None},
+            ],
+            "totals": {"calls": 40, "failed": 2, "spend_today": 1234.5},
+            "keys": [{"key": f"店{n}", "limit": "rpm", "ratio": 1 - n / 10} for n in range(10)],
+            "history": {"step_seconds": 5.0, "ttft": {"快速": [None, 0.1, 0.2, 1.6]}},
+            "failures": [
+                {
+                    **{"at": 1_800_000_000.0, "request_id": f"req_{n}", "outcome": "timeout"},
+                    **{"code": 504, "upstream": "slow", "tries": [["slow", "idle_timeout", 3.0]]},
+                }
+                for n in range(30)
+            ],
+            "headline": [
+                {
+                    "about": "upstreams",
+                    "code": "open",
+                    "level": "bad",
+                    "facts": {"name": "slow", "error": "5xx"},
+                },
+                {
+                    "about": "keys",
+                    "code": "near",
+                    "level": "warn",
+                    "facts": {"key": "店0", "limit": "rpm", "ratio": 1.0},
+                },
+            ],
+        }
+        | more,
+        Answer,
+    )
+
+
+def texts(lines: list[screen.Line]) -> list[str]:
+    return [text for text, _ in lines]
+
+
+# --- one picture ----------------------------------------------------------------------------------
+
+
+@scenario
+async def test_once_says_what_is_the_matter(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = [{"id": "shop", "key": "sk-tester-0123456789abcdef", "limits": {"rpm": 10}}]
+    async with (
+        Upstream(say.error(500)) as upstream,
+        RelayProcess(config({"only": upstream}, keys=keys), tmp_path) as relay,
+    ):
+        for _ in range(9):
+            await relay.chat(key="sk-tester-0123456789abcdef", model="m", stream=True)
+        await relay.call()
+
+        code = await asyncio.to_thread(main, ["top", "--url", url(relay), "--once"])
+
+        out = capsys.readouterr().out
+        assert code == 0
+        assert out.startswith("relay ")
+        assert "BAD   users notice: " in out
+        assert re.search(r"^only +ejected ", out, re.MULTILINE)
+        assert re.search(r"^shop +rpm +\[#{18}\.\.\] +90%$", out, re.MULTILINE)
+        assert "no upstream answered" in out
+        assert "\x1b" not in out
+
+
+@scenario
+async def test_the_address_and_the_token_are_those_of_the_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, token = free_port(), "an-admin-token-0123456789"
+    fields = config({}, {}, admin={"listen": f"127.0.0.1:{port}", "token": token})
+    monkeypatch.setenv("LOOK", token)
+    monkeypatch.setenv("WRONG", "another-token-0123456789")
+    async with RelayProcess(fields, tmp_path) as relay:
+        words = {
+            "config": ["-c", str(relay.path)],
+            "option": ["--url", url(relay), "--token-env", "LOOK"],
+            "wrong": ["--url", url(relay), "--token-env", "WRONG"],
+        }
+
+        codes = {
+            name: await asyncio.to_thread(main, ["top", "--once", *given])
+            for name, given in words.items()
+        }
+
+        assert codes == {"config": 0, "option": 0, "wrong": 1}
+        printed = capsys.readouterr()
+        assert "it asks for the admin token" in printed.err
+        assert token not in printed.out + printed.err
+
+
+@scenario
+async def test_json_is_the_status_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with RelayProcess(config({}, {}), tmp_path) as relay:
+        await asyncio.to_thread(main, ["top", "--url", url(relay), "--once", "--json"])
+
+        assert json.loads(capsys.readouterr().out)["config_path"] == str(relay.path)
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (None, "Connect call failed"),
+        (say.plain(200, {"no": "relay"}), "not as a relay of this version does"),
+        (say.plain(200, b"<html>"), "it answers 200, and not as a relay does"),
+        (say.error(502), "it answers 502"),
+        ([Stall()], "no answer within 3 s"),
+    ],
+)
+@scenario
+async def test_a_relay_that_is_none_is_told_in_a_line(
+    script: list[Send] | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with Upstream(script or []) as other:
+        place = other.base_url if script else f"http://127.0.0.1:{free_port()}"
+
+        code = await asyncio.to_thread(main, ["top", "--url", place, "--once"])
+
+        assert code == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"relay: {place}: ")
+        assert said in line
+
+
+def test_without_a_terminal_it_says_what_to_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["top", "--url", "http://127.0.0.1:1"]) == 1
+    assert "use --once or --json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--interval", "0"], ["--interval", "10ms"]])
+def test_wrong_usage_is_told(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["top", *words])
+
+    assert end.value.code == 2
+
+
+# --- what the picture shows -----------------------------------------------------------------------
+
+
+def test_columns_stand_under_each_other_whatever_the_names_are() -> None:
+    lines = texts(picture(answer(), None, curves=True))
+
+    at = next(number for number, line in enumerate(lines) if line.startswith("UPSTREAM"))
+    quick, slow = lines[at + 1 : at + 3]
+    assert quick.startswith("快速 ")
+    assert quick.endswith(" ▁▂█")
+    ends = table.width(quick[: quick.index("3/40") + 4]), table.width(slow[: slow.index(" 0 ") + 2])
+    assert set(ends) == {lines[at].index("IN FLIGHT") + len("IN FLIGHT")}
+    rows = [line for line in lines if line.startswith("店")]
+    assert len({table.width(line) for line in rows}) == 1
+
+
+def test_a_small_window_keeps_the_news_and_gives_failures_some_room() -> None:
+    lines = texts(picture(answer(), 24, curves=False))
+
+    assert len(lines) == 24
+    assert sum("timed out" in line for line in lines) >= FEWEST
+    assert any(line.startswith("店0") for line in lines)
+    assert lines[3] == "BAD   slow is out: ejected after failures (5xx)"
+    assert len(picture(answer(), 5, curves=False)) >= 5
+
+
+def test_states_and_levels_have_looks() -> None:
+    looks = dict(picture(answer(), None, curves=False))
+
+    assert {look for text, look in looks.items() if text.startswith("slow ")} == {"bad"}
+    assert {look for text, look in looks.items() if text.startswith("快速")} == {"warn"}
+    assert {look for text, look in looks.items() if text.startswith("店0")} == {"bad"}
+    assert {look for text, look in looks.items() if text.startswith("店2")} == {"warn"}
+
+
+def test_an_idle_relay_has_a_picture_too() -> None:
+    bare = Answer("0.1.0", 3.0, "c", "d", 0, [UpstreamStatus("a", {}, 0, None)])
+
+    lines = texts(picture(bare, None, curves=True))
+
+    assert any(line.startswith("a ") for line in lines)
+
+
+def test_nothing_that_is_told_commands_the_terminal() -> None:
+    evil = "x\x1b[2J\n\x07\u202e"
+
+    lines = picture(answer(config_path=evil, reload_successful=False), None, curves=True)
+
+    written = [screen.shown(text, 60) for text, _ in lines]
+    assert all(line.isprintable() for line in written)
+    assert all(table.width(line) <= 60 for line in written)
+
+
+def test_every_finding_of_the_page_has_its_sentence_here() -> None:
+    page = (ROOT / "relay" / "page" / "static" / "words-en.js").read_text("utf-8")
+    codes = set(re.findall(r"^  ((?:users|upstreams|keys|relay)_\w+):", page, re.MULTILINE))
+
+    assert codes - {"users_fine_plain"} == set(topwords.SENTENCES)
+
+
+def test_a_finding_of_a_newer_relay_is_named_by_its_code() -> None:
+    assert topwords.sentence(Finding("keys", "brand_new", "warn"), 300) == "keys: brand new"
+    assert topwords.sentence(Finding("keys", "near", "warn"), 300) == "keys: near"
+
+
+# --- in a terminal --------------------------------------------------------------------------------
+
+
+@scenario
+async def test_it_shows_what_happens_and_q_gives_the_terminal_back(tmp_path: Path) -> None:
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"first": upstream}), tmp_path) as relay,
+        Terminal("top", "--url", url(relay), *OFTEN) as terminal,
+    ):
+        seen = await terminal.shows("no calls in the last 5 minutes")
+        assert re.search(r"first +works", terminal.text())
+        assert terminal.modes_now != terminal.modes
+        await relay.chat(model="m", stream=True)
+        await terminal.shows("users notice nothing: 1 calls", seen)
+
+        terminal.type("q")
+
+        assert await terminal.exit() == 0
+        assert terminal.modes_now == terminal.modes
+        assert terminal.raw.startswith(screen.ENTER)
+        assert terminal.raw.endswith(screen.LEAVE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@scenario
+async def test_signals_end_it_and_give_the_terminal_back(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    async with (
+        RelayProcess(config({}, {}), tmp_path) as relay,
+        Terminal("top", "--url", url(relay), *OFTEN) as terminal,
+    ):
+        await terminal.shows("relay 0")
+
+        terminal.signal(number)
+
+        assert await terminal.exit() == 128 + number
+        assert terminal.modes_now == terminal.modes
+        assert terminal.raw.endswith(screen.LEAVE)
+
+
+@scenario
+async def test_a_suspended_one_gives_the_terminal_back_and_takes_it_again(tmp_path: Path) -> None:
+    async with (
+        RelayProcess(config({}, {}), tmp_path) as relay,
+        Terminal("top", "--url", url(relay), *OFTEN) as terminal,
+    ):
+        await terminal.shows("relay 0")
+
+        terminal.signal(signal.SIGTSTP)
+        async with within():
+            while not terminal.raw.endswith(screen.LEAVE):
+                await terminal.changed()
+        stopped = len(terminal.raw)
+        assert terminal.modes_now == terminal.modes
+        terminal.signal(signal.SIGCONT)
+
+        await terminal.shows("relay 0", stopped)
+        assert terminal.raw[stopped:].startswith(screen.ENTER)
+        terminal.type("q")
+        assert await terminal.exit() == 0
+
+
+@scenario
+async def test_a_window_that_is_dragged_is_painted_anew_within_its_size(tmp_path: Path) -> None:
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"a-rather-long-name": upstream}), tmp_path) as relay,
+        Terminal("top", "--url", url(relay), "--interval", "600") as terminal,
+    ):
+        wide = await terminal.paints(lambda picture: "a-rather-long-name" in picture)
+        assert len(wide.split("\r\n")) > 6
+
+        terminal.resize(6, 40)
+
+        picture = await terminal.paints(lambda picture: "…" in picture and picture != wide)
+        lines = picture.split("\r\n")
+        assert len(lines) == 6
+        assert max(table.width(line) for line in lines) == 40
+
+
+@scenario
+async def test_a_relay_that_goes_away_is_told_and_one_that_comes_back_is_seen(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    fields = config({}, {}, admin={"listen": f"127.0.0.1:{port}"})
+    async with Terminal("top", "--url", f"http://127.0.0.1:{port}", *OFTEN) as terminal:
+        await terminal.paints(lambda picture: "trying again" in picture)
+        for _ in range(2):
+            async with RelayProcess(fields, tmp_path):
+                await terminal.paints(lambda picture: picture.startswith("relay 0"))
+            gone = await terminal.paints(lambda picture: "trying again" in picture)
+            assert "; below is what it was before" in gone
+            assert "all upstreams work" in gone
+        terminal.type("q")
+        assert await terminal.exit() == 0
+
+
+@scenario
+async def test_no_color_means_none_and_a_dumb_terminal_gets_no_commands(tmp_path: Path) -> None:
+    async with RelayProcess(config({}, {}), tmp_path) as relay:
+        words = ("top", "--url", url(relay), *OFTEN)
+        async with Terminal(*words) as coloured:
+            await coloured.shows("all upstreams work")
+            assert "\x1b[32m" in coloured.raw
+        async with Terminal(*words, env={"NO_COLOR": "1"}) as plain:
+            await plain.shows("all upstreams work")
+            assert not re.search(r"\x1b\[[0-9;]*m", plain.raw)
+        async with Terminal(*words, env={"TERM": "dumb"}) as dumb:
+            seen = await dumb.shows("all upstreams work")
+            await dumb.shows("all upstreams work", seen)
+            assert "\x1b" not in dumb.raw
