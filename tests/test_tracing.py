@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
+
 import pytest
 
+from relay.observe.otlp import MOST_WAITING, Exporter
 from relay.observe.spans import spans_of
 from relay.observe.tracing import plan
 from relay.records import AttemptRecord, CallRecord
@@ -31,7 +36,7 @@ def parent(flags: str) -> Parent:
     ],
 )
 def test_an_endpoint_or_an_exporter_turns_traces_on(env: dict[str, str]) -> None:
-    made = plan(env, installed=True)
+    made = plan(env, lambda: True)
 
     assert made.tracer is not None
     assert (made.sampler, made.notes) == ("parentbased_always_on", [])
@@ -49,13 +54,13 @@ def test_an_endpoint_or_an_exporter_turns_traces_on(env: dict[str, str]) -> None
     ],
 )
 def test_without_one_or_with_a_no_they_are_off(env: dict[str, str]) -> None:
-    made = plan(env, installed=True)
+    made = plan(env, lambda: True)
 
     assert (made.tracer, made.notes) == (None, [])
 
 
 def test_without_the_extra_one_sentence_says_how_to_get_it() -> None:
-    made = plan(ENDPOINT, installed=False)
+    made = plan(ENDPOINT, lambda: False)
 
     assert made.tracer is None
     assert made.notes == [
@@ -80,7 +85,7 @@ def test_each_sampler_takes_what_the_specification_says(
 ) -> None:
     env = {"OTEL_TRACES_SAMPLER": name, "OTEL_TRACES_SAMPLER_ARG": ratio}
 
-    tracer = plan(ENDPOINT | env, installed=True).tracer
+    tracer = plan(ENDPOINT | env, lambda: True).tracer
 
     assert tracer is not None
     taken = [tracer.begin(one) is not None for one in (None, parent("01"), parent("00"))]
@@ -107,12 +112,50 @@ def test_each_sampler_takes_what_the_specification_says(
     ],
 )
 def test_what_makes_no_sense_is_named_and_the_default_holds(env: dict[str, str], word: str) -> None:
-    made = plan(ENDPOINT | env, installed=True)
+    made = plan(ENDPOINT | env, lambda: True)
 
     assert made.tracer is not None
     assert made.tracer.begin(None) is not None
     (note,) = made.notes
     assert word in note
+
+
+OFF = """
+import sys
+from pathlib import Path
+from relay.config.file import loads
+from relay.observe.aside import Aside
+aside = Aside(loads(b"{}", {}, Path("config.yaml")), {})
+assert aside.tracer is None and aside.traces == (0, 0) and len(aside.observers) == 2
+print([name for name in sys.modules if name.split(".")[0] in ("opentelemetry", "google", "requests")])
+"""
+
+
+def test_where_traces_are_off_nothing_of_the_library_is_imported() -> None:
+    done = subprocess.run([sys.executable, "-c", OFF], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
+
+
+# --- the thread that sends ------------------------------------------------------------------------
+
+
+def test_a_collector_that_never_answers_holds_a_bounded_number_of_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        exporter = Exporter()
+
+        exporter.observe([traced() for _ in range(MOST_WAITING)])
+        exporter.observe([traced(trace=None) for _ in range(9)])
+        before = exporter.dropped
+        exporter.observe([traced() for _ in range(7)])
+        exporter.close(0.01)
+        exporter.observe([traced()])
+
+        assert (before, exporter.dropped, exporter.sent) == (0, 8, 0)
 
 
 # --- what a trace says ----------------------------------------------------------------------------

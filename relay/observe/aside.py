@@ -23,7 +23,7 @@ class Aside:
 
     def __init__(self, config: Config, env: Mapping[str, str] = os.environ) -> None:
         self._slow = SlowCalls(config.observability.slow_first_token)
-        plan = tracing.plan(env, installed=tracing.is_installed())
+        plan = tracing.plan(env)
         for note in plan.notes:
             log.warning("notice", notice=note)
         self.tracer: Tracer | None = plan.tracer

@@ -7,7 +7,7 @@ a relay from starting.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Final, NamedTuple
 
@@ -30,18 +30,19 @@ class Plan(NamedTuple):
 
 
 def is_installed() -> bool:
-    """Whether the extra `otel` is there; nothing of it is imported."""
-    return find_spec("opentelemetry") is not None and (
-        find_spec("opentelemetry.exporter.otlp.proto.http") is not None
-    )
+    """Whether the extra `otel` is there. Looking imports what contains it, so it is only done for those who ask."""
+    try:
+        return find_spec("opentelemetry.exporter.otlp.proto.http.trace_exporter") is not None
+    except ModuleNotFoundError:
+        return False
 
 
-def plan(env: Mapping[str, str], *, installed: bool) -> Plan:
+def plan(env: Mapping[str, str], installed: Callable[[], bool] = is_installed) -> Plan:
     """Nothing is traced unless the environment names an OTLP endpoint, or OTLP as the exporter."""
     notes: list[str] = []
     if env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true" or not _asks(env, notes):
         return Plan(None, "", notes)
-    if not installed:
+    if not installed():
         notes.append("Traces are asked for, but the extra is missing: pip install 'relay[otel]'.")
         return Plan(None, "", notes)
     protocol = next((env[name].strip() for name in _PROTOCOLS if env.get(name)), "http/protobuf")
