@@ -537,6 +537,9 @@ async def test_a_redirect_is_not_followed(bench: Bench) -> None:
             assert not other.exchanges
 
 
+# TLS says goodbye, and its loop ends before the other side has answered.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @scenario
 async def test_tls_is_verified_and_the_authority_of_the_configuration_trusted(
     bench: Bench, tmp_path: Path
