@@ -128,12 +128,10 @@ class OneProcess(RuleBasedStateMachine):
     def reserve(self, id: str, worst: int, cost: int) -> None:
         amounts = (1, 0, worst, cost)
         draws = DRAWS[id]
-        for name in draws:
-            self.books[name].follow(period(name, self.wall))
         lacking = [
             name[2].split()[0]
             for name, (unit, limit) in draws.items()
-            if amounts[unit] and self.books[name].used + amounts[unit] > limit
+            if amounts[unit] and self.used(name) + amounts[unit] > limit
         ]
 
         principal = CONFIG[0].by_id[id]
@@ -146,6 +144,7 @@ class OneProcess(RuleBasedStateMachine):
         self.number += 1
         self.running.append((answer, id, self.number, amounts))
         for name, (unit, _) in draws.items():
+            self.books[name].follow(period(name, self.wall))
             self.books[name].held[self.number] = amounts[unit]
             self.books[name].dirty = True
 
@@ -205,9 +204,12 @@ class OneProcess(RuleBasedStateMachine):
                 which = next(
                     one for one in draws if one[2] == name and draws[one][1] == machine.limit
                 )
-                book = self.books[which]
-                used = book.used if period(which, self.wall) <= book.period else 0
-                assert machine.used(self.ms, self.wall) == used
+                assert machine.used(self.ms, self.wall) == self.used(which)
+
+    def used(self, name: Name) -> int:
+        """Now; a period begins with the first call that is admitted in it."""
+        book = self.books[name]
+        return book.used if period(name, self.wall) <= book.period else 0
 
 
 TestOneProcess = OneProcess.TestCase

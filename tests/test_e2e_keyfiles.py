@@ -51,7 +51,8 @@ def write(folder: Path, round: int, count: int = MANY, rpm: int = 600) -> None:
 
 def configured(upstream: Upstream, folder: Path) -> Fields:
     files = {"key_files": ["keys.jsonl"], "state": {"path": str(folder / "state")}}
-    return config({"a": upstream}) | files
+    model = {"pool": [{"upstream": "a"}], "price": {"input": 1, "output": 1}}
+    return config({"a": upstream}, {"m": model}) | files
 
 
 async def late(relay: RelayProcess) -> tuple[float, float, float]:

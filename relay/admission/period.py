@@ -22,6 +22,7 @@ class Period(Machine):
 
     __slots__ = (
         "_changed",
+        "_due",
         "_end_after",
         "_ends",
         "_known",
@@ -35,6 +36,8 @@ class Period(Machine):
         super().__init__(limit)
         self._end_after = end_after
         self._ends = 0
+        self._due = 0
+        """The end of the next period, if the time last told is in it: it begins with the first call admitted."""
         self._spent = 0
         self._reserved = 0
         self._orphaned = 0
@@ -47,11 +50,15 @@ class Period(Machine):
 
     def lacks(self, amount: int, tick: int, wall: float) -> bool:
         if wall >= self._ends:
-            self._ends = self._end_after(wall)
-            self._spent = self._reserved = self._orphaned = 0
+            self._due = self._end_after(wall)
+            return amount > self.limit and amount > 0
+        self._due = 0
         return self._spent + self._reserved + amount > self.limit and amount > 0
 
     def take(self, amount: int) -> int:
+        if self._due:
+            self._ends, self._due = self._due, 0
+            self._spent = self._reserved = self._orphaned = 0
         self._reserved += amount
         self.touch()
         return self._ends
