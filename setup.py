@@ -11,7 +11,7 @@ from setuptools import setup
 
 COMPILED = (
     *("call", "chatbody", "chatedit", "chunked", "gaps", "jsonscan", "pricing", "prompts"),
-    *("records", "replies", "sse", "timers"),
+    *("records", "replies", "sse", "timers", "tracecontext"),
     *(
         "bill",
         "endings",

@@ -30,9 +30,11 @@ from relay.call import RequestIds
 from relay.config import file
 from relay.connection import ClientConnection
 from relay.equipment import Memory
+from relay.observe import contentlog
 from relay.observe.accesslog import AccessLog
 from relay.observe.linewriter import LineWriter
 from relay.observe.metrics import Metrics
+from relay.observe.slowcalls import SlowCalls
 from relay.port import Patience, Port
 from relay.process import settle_memory
 from relay.proxy import Proxy
@@ -138,7 +140,9 @@ class Bench:
         metrics = Metrics()
         metrics.configure(["chat"], ["one", "two"], snapshot.principals, 0.8)
         log = AccessLog(LineWriter(os.open(os.devnull, os.O_WRONLY)))
-        self.batch = Batch(loop, [metrics.observe, log.observe])
+        slow = SlowCalls(0.8)
+        observers = [metrics.observe, log.observe, slow.observe, contentlog.observe]
+        self.batch = Batch(loop, observers)
         self.dialer = Dialer(loop)
         self.wheel = wheel = Wheel(loop)
         gate = Gate(snapshot.principals, config.groups)

@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
-from secrets import token_hex, token_urlsafe
+from secrets import token_hex
 from socket import socket
 from time import time
 
@@ -32,6 +32,7 @@ from relay.health import BEAT, Health
 from relay.listener import doors, listeners
 from relay.observe import logs
 from relay.observe.accesslog import AccessLog
+from relay.observe.aside import Aside
 from relay.observe.linewriter import LineWriter
 from relay.observe.metrics import Metrics
 from relay.observe.sources import Seen
@@ -49,7 +50,7 @@ from relay.state.ledger import Ledger
 from relay.timers import TICK, Wheel
 from relay.upstream.attempt import Tools
 from relay.upstream.connections import connections_of
-from relay.upstream.demo import DemoServer
+from relay.upstream.demo import DemoServer, new_demo_key
 from relay.upstream.dial import Dialer
 from relay.upstream.directory import Directory
 from relay.upstream.endpoint import Endpoint
@@ -103,8 +104,9 @@ class Relay:
         self._metrics = Metrics()
         self._ledger = Ledger.of(loop, config)
         self._teller = Teller()
+        self._aside = Aside(config)
         observing = (self._metrics, access_log, self._ledger, self._teller)
-        self._batch = Batch(loop, [one.observe for one in observing])
+        self._batch = Batch(loop, [*(o.observe for o in observing), *self._aside.observers])
         self._proxy = Proxy(
             self._gate, Tools(self._dialer, self._wheel), self._batch.add, process.log_bug
         )
@@ -115,10 +117,12 @@ class Relay:
         )
         ids, overload = RequestIds(token_hex(6)), Overload(process.file_limit())
         self._port = Port(self._reception, self._wheel, ids, _patience(config), overload)
+        self._port.tracer = self._aside.tracer
         self._revoking = Revoking(loop, self._proxy, self._port)
         self._seen = Seen(
             *(self._proxy, self._gate, self._memory, access_log, self._ledger),
-            *(lambda: self._snapshot, log_dropped, self._keeper, self._metrics, self._teller),
+            *(lambda: self._snapshot, log_dropped, self._keeper),
+            *(self._metrics, self._teller, self._aside),
         )
         self._metrics.sources = self._seen
         self._guard = admin.Guard(config.admin.secret)
@@ -261,6 +265,7 @@ class Relay:
         self._wheel.close()
         self._keeper.close()
         self._ledger.close()
+        self._aside.close()
         self._access_log.close(LOG_WAIT)
 
     def _tick(self) -> None:
@@ -293,8 +298,6 @@ class Relay:
         self._watch.configure(config.server)
         self._port.memo.clear()
         self._guard.change(config.admin.secret)
-        self._access_log.format = config.observability.access_log
-        self._ledger.retention = config.state.retention
         self._seen.follow(snapshot)
         for endpoint in self._memory.directory.keep(
             [endpoint for group in snapshot.endpoints.values() for endpoint in group]
@@ -346,10 +349,6 @@ class Relay:
             if route.static is None and not route.pool.usable(now, ())
         ]
         return [*models, *self._keeper.degraded(), *away(self._gate), *self._watch.limps()]
-
-
-def new_demo_key() -> str:
-    return "sk-demo-" + token_urlsafe(24)
 
 
 def _patience(config: Config) -> Patience:

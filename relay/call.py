@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.operations import Operation
 from relay.records import CallRecord
+from relay.tracecontext import Parent
 
 if TYPE_CHECKING:
     from relay.admission.principals import Principal
@@ -37,6 +38,7 @@ class Head:
         "method",
         "operation",
         "origin",
+        "parent",
         "path",
         "preflight_headers",
         "real_ip",
@@ -44,6 +46,7 @@ class Head:
         "seen",
         "tail",
         "trace_id",
+        "untraced",
     )
 
     before: bytes
@@ -70,8 +73,12 @@ class Head:
     real_ip: str | None
     client_request_id: str | None
     trace_id: str | None
+    parent: Parent | None
+    """The span of the client's that it belongs to."""
     forward: bytes
     """Header lines that travel on to the upstream, by allow-list, each with its CR LF."""
+    untraced: bytes
+    """Those of them that are not of a trace."""
     first_token: float | None
     """`x-relay-first-token-ms`, in seconds."""
     seen: tuple[Snapshot, Principal] | None
@@ -92,6 +99,7 @@ class Head:
         head.preflight_headers = self.preflight_headers
         head.forwarded_for, head.real_ip = self.forwarded_for, self.real_ip
         head.client_request_id, head.trace_id = self.client_request_id, self.trace_id
+        head.parent, head.untraced = self.parent, self.untraced
         head.forward, head.first_token = self.forward, self.first_token
         head.seen = None
         head.refusal = self.refusal

@@ -17,6 +17,7 @@ from relay import replies
 from relay.bill import Bill
 from relay.call import Call
 from relay.chatbody import decode
+from relay.content import Content, Overheard
 from relay.endings import BROKEN, MESSAGES, Limits
 from relay.errors import InternalError, KeyRevoked, Overloaded, RelayError
 from relay.leaving import Leaving
@@ -58,6 +59,9 @@ class Exchange(Leaving):
             if call.principal.revoked:
                 raise KeyRevoked
             self.chat = chat = decode(call.body)
+            if self._snapshot.heard and call.principal.id in self._snapshot.heard:
+                record.content = content = Content(chat.messages)
+                call.client = Overheard(call.client, content)
             record.model = chat.model
             record.stream = chat.stream
             self._route = route = self._snapshot.route(chat.model, call.principal)
@@ -202,7 +206,7 @@ class Exchange(Leaving):
         now = monotonic()
         self._serving, self._broken_by = None, cause
         serving.close(*failures.of_end(cause))
-        call.record.tried(serving.record())
+        call.record.tried(serving.record(call.received))
         transcript, way = stream.transcript, route.resume
         assert way is not None and self._bill is not None, (
             "it serves this route, and is not settled"
@@ -240,7 +244,7 @@ class Exchange(Leaving):
             return
         # Nobody can go on: the honest end after all.
         self._attempts.remove(attempt)
-        self.call.record.tried(attempt.record())
+        self.call.record.tried(attempt.record(self.call.received))
         self._route.memory.resumed("failed")
         stream.break_off(cause, *MESSAGES.get(cause, BROKEN))
 
@@ -321,7 +325,7 @@ class Exchange(Leaving):
         stream, self._stream = self._stream, None
         if attempt is not None:
             attempt.close(*failures.of_end(cause))
-            record.tried(attempt.record())
+            record.tried(attempt.record(self.call.received))
         worked = attempt is not None or stream is not None
         if worked:
             record.cause = cause

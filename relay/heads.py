@@ -15,7 +15,7 @@ from aiohttp import http_parser
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import HttpProcessingError
 
-from relay import errors, operations
+from relay import errors, operations, tracecontext
 from relay.call import Head
 from relay.upstream.headers import VIA
 
@@ -35,10 +35,8 @@ _FORWARDED = (
     "anthropic-version",
     "anthropic-beta",
     "idempotency-key",
-    "traceparent",
-    "tracestate",
 )
-"""Request headers that travel on."""
+"""Request headers that travel on as they are; those of a trace do if they make sense."""
 
 
 class RawHead(Protocol):
@@ -233,18 +231,21 @@ def _read(message: RawHead) -> Head:
     head.forwarded_for = ",".join(headers.getall("x-forwarded-for", [])) or None
     head.real_ip = headers.get("x-real-ip")
     head.client_request_id = _clip(headers.get("x-request-id"))
-    trace = headers.get("traceparent", "").split("-")
-    head.trace_id = (
-        trace[1] if len(trace) >= 4 and len(trace[1]) == 32 and trace[1].isalnum() else None
-    )
     # Headers that the client's own hop named in Connection end here (RFC 9110 §7.6.1).
     hop = {name.strip().lower() for name in headers.get("connection", "").split(",")}
-    head.forward = b"".join(
+    head.forward = head.untraced = b"".join(
         b"%b: %b\r\n" % (name.encode(), _bytes(value))
         for name in _FORWARDED
         if name not in hop
         for value in headers.getall(name, [])
     )
+    head.parent, head.trace_id = None, None
+    if "traceparent" in headers:
+        states = [] if "tracestate" in hop else list(headers.getall("tracestate", []))
+        head.parent = parent = tracecontext.read(list(headers.getall("traceparent")), states)
+        if parent is not None:
+            head.trace_id = parent.trace_id
+            head.forward += b"" if "traceparent" in hop else parent.lines
     expect = headers.get("expect")
     head.expect_continue = expect is not None and expect.lower() == "100-continue" and head.http11
     head.first_token = None

@@ -115,7 +115,7 @@ class Leaving(Opening):
 
     def _fell_away(self, attempt: Attempt) -> None:
         self._attempts.remove(attempt)
-        self.call.record.tried(attempt.record())
+        self.call.record.tried(attempt.record(self.call.received))
         if not self._attempts:
             self._finish("client_gone", sent=False)
 

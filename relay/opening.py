@@ -23,6 +23,7 @@ from relay.routes import Route
 from relay.snapshot import Snapshot
 from relay.sse import Event
 from relay.static import static_reply
+from relay.tracecontext import new_span
 from relay.upstream.attempt import Attempt
 from relay.upstream.endpoint import Endpoint
 from relay.upstream.failover import Failover
@@ -91,7 +92,8 @@ class Opening(Waits):
             self._serve_static(route.static)
             return
         self._failover = self._through(route, call.received)
-        call.record.overhead = monotonic() - call.received
+        record = call.record
+        record.admission = record.overhead = monotonic() - call.received
         if route.beats_early and self.chat.stream:
             self._beat = call.received + route.heartbeat
             self._expect()
@@ -147,7 +149,13 @@ class Opening(Waits):
 
     def _made(self, member: Member, body: bytes, head: bytes | None = None) -> Attempt:
         """An attempt that is ready to start; `head` replaces the member's own."""
-        request = Request(self.call.head.forward, body, self.chat.stream, head)
+        asked, trace = self.call.head, self.call.record.trace
+        if trace is None:
+            request = Request(asked.forward, body, self.chat.stream, head)
+        else:
+            span = new_span()
+            request = Request(asked.untraced + trace.lines(span), body, self.chat.stream, head)
+            request.span = span
         request.asked = self._asks(member)
         request.hurried = self.chat.stream and self._hurried(member.endpoint)
         attempt = Attempt(self._proxy.tools, self, member, request, self._snapshot.scrub)
@@ -177,7 +185,7 @@ class Opening(Waits):
     def attempt_failed(self, attempt: Attempt, failure: Failure) -> None:
         now = monotonic()
         self._attempts.remove(attempt)
-        self.call.record.tried(attempt.record())
+        self.call.record.tried(attempt.record(self.call.received))
         if attempt is self._hedge:
             self._hedge_ended("failed")
         if attempt.request.asked and is_refusal(failure):
@@ -193,7 +201,8 @@ class Opening(Waits):
             self._watch(self._attempts[0], now)
 
     def connection_was_stale(self, member: Member) -> None:
-        self.call.record.tried(AttemptRecord(member.endpoint.name, "stale_conn", 0.0))
+        at = monotonic() - self.call.received
+        self.call.record.tried(AttemptRecord(member.endpoint.name, "stale_conn", 0.0, at))
 
     # -- hedging --
 
@@ -236,7 +245,7 @@ class Opening(Waits):
                 tokens = round(len(self.call.body) * self._route.memory.ratio)
                 self._route.memory.wasted(attempt.member.endpoint.name, tokens)
             attempt.cancel(overtaken=True, outrun=attempt.started < winner.started)
-            self.call.record.tried(attempt.record())
+            self.call.record.tried(attempt.record(self.call.received))
         self._attempts = []
 
     def _give_up(self) -> bool:
@@ -247,7 +256,7 @@ class Opening(Waits):
         for attempt in self._attempts:
             sent = sent or attempt.sent
             attempt.cancel()
-            self.call.record.tried(attempt.record())
+            self.call.record.tried(attempt.record(self.call.received))
         self._attempts = []
         return sent
 

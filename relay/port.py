@@ -15,6 +15,7 @@ from relay.overload import LEAST_IDLE, Overload
 from relay.reception import Reception
 from relay.records import CallRecord
 from relay.timers import Wheel
+from relay.tracecontext import Tracer
 
 if TYPE_CHECKING:
     from relay.connection import ClientConnection
@@ -49,6 +50,7 @@ class Port:
         "patience",
         "receiving",
         "reception",
+        "tracer",
         "waiting",
         "wheel",
     )
@@ -74,6 +76,8 @@ class Port:
         """Those that have no whole head to answer, the one that idles longest first: since when (seconds)."""
         self.leaving: dict[ClientConnection, None] = {}
         """Those that only wait for their end, and count no more; in the order in which they were told."""
+        self.tracer: Tracer | None = None
+        """Who decides which calls are traced, if any are."""
         self.on_empty: Callable[[], None] | None = None
         """Told when the last connection has gone."""
 
@@ -161,6 +165,10 @@ class Port:
             record.client_request_id = head.client_request_id
         if head.trace_id is not None:
             record.trace_id = head.trace_id
+        if self.tracer is not None:
+            record.trace = trace = self.tracer.begin(head.parent)
+            if trace is not None:
+                record.trace_id = trace.trace_id
         if head.operation is not None:
             record.operation = head.operation.name
         if principal is not None:

@@ -10,7 +10,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
+from relay.content import Content
 from relay.errors import Outcome, RelayError
+from relay.tracecontext import Trace
 from relay.usage import Usage
 
 Cause = Literal[
@@ -36,12 +38,27 @@ Cause = Literal[
 class AttemptRecord:
     """One try of an upstream: `result` is a label of `relay_upstream_attempts_total`."""
 
-    __slots__ = ("ms", "result", "upstream")
+    __slots__ = ("at", "lasted", "ms", "result", "span", "upstream")
 
-    def __init__(self, upstream: str, result: str, ms: float) -> None:
+    def __init__(
+        self,
+        upstream: str,
+        result: str,
+        ms: float,
+        at: float = 0.0,
+        lasted: float = 0.0,
+        span: int = 0,
+    ) -> None:
         self.upstream = upstream
         self.result = result
         self.ms = ms
+        """Until it committed or failed."""
+        self.at = at
+        """When it began, seconds from the call's receipt."""
+        self.lasted = lasted
+        """Seconds until its upstream was let go: of a stream until its end."""
+        self.span = span
+        """Its id in the call's trace; 0 without one."""
 
 
 class CallRecord:
@@ -54,6 +71,8 @@ class CallRecord:
     request_id: str = ""
     client_request_id: str | None = None
     trace_id: str | None = None
+    trace: Trace | None = None
+    """Of a call that is traced."""
     received: float = 0.0
     """Unix time of receipt, seconds."""
     key: str | None = None
@@ -83,6 +102,8 @@ class CallRecord:
     resumed: bool = False
     """Another upstream went on with a stream that the first one broke."""
     fallback: str | None = None
+    admission: float | None = None
+    """Receipt to the word of the quota authority that it may begin."""
     queue: float | None = None
     ttft: float | None = None
     """Receipt to the first event with content, reasoning or a tool call; plain calls have none."""
@@ -95,6 +116,8 @@ class CallRecord:
     usage: Usage | None = None
     cost: int = 0
     """Nano-dollars."""
+    content: Content | None = None
+    """What was asked and answered, where the key is one whose content is logged."""
 
     def refused(self, error: RelayError) -> None:
         """The answer is this error."""

@@ -45,6 +45,7 @@ class Snapshot:
         "cors",
         "demo_models",
         "endpoints",
+        "heard",
         "max_body",
         "principals",
         "routes",
@@ -63,6 +64,8 @@ class Snapshot:
         self.config = config
         self.cors = Cors(config.server.cors.allow_origins)
         self.max_body = config.server.max_body
+        self.heard = frozenset(config.observability.log_content)
+        """Keys whose prompts and answers are logged."""
         self.write_stall = config.server.timeouts.write_stall
         self._trusted: tuple[Network, ...] = tuple(config.server.trusted_proxies)
         self._trust: dict[str, bool] = {}

@@ -235,7 +235,7 @@ def test_an_attempt_given_up_in_any_phase_leaves_nothing_and_blames_nobody(phase
         async with given_up(phase) as (trial, provider):
             assert trial.judge.words == []
             trial.clean()
-            assert trial.attempt.record().result == "cancelled"
+            assert trial.attempt.record(0.0).result == "cancelled"
             assert trial.member.endpoint.breaker.state.value == "closed"
             if provider is not None:
                 assert provider.wire.aborted
@@ -269,7 +269,7 @@ def test_a_verdict_is_given_once() -> None:
         trial.attempt.close("upstream_reset", None)
         trial.attempt.cancel()
 
-        assert trial.attempt.record().result == "ok"
+        assert trial.attempt.record(0.0).result == "ok"
         assert trial.member.endpoint.inflight == 0
         assert trial.member.endpoint.ttft > 0
 

@@ -85,7 +85,7 @@ def test_each_fault_has_its_label_and_class_however_it_is_cut(
         assert trial.label() == label
         assert trial.judge.failure is not None
         assert trial.judge.failure.retry is retry
-        assert trial.attempt.record().result == label
+        assert trial.attempt.record(0.0).result == label
         trial.clean()
 
     play_trial(test, stream=mode == "stream")

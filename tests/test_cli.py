@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 GOOD = """\
 # the comment on top
 quota_store: redis://127.0.0.1:6379/0
-observability: {log_content: true}
+observability: {log_content: [first]}
 models:
   m: {static: hello}
 keys:

@@ -324,3 +324,11 @@ def test_an_upstream_is_asked_itself_only_if_that_is_wanted() -> None:
 )
 def test_a_value_that_cannot_be_meant_is_one_fault(written: str) -> None:
     assert len(faults(written)) == 1
+
+
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_logged_contents_are_no_switch_but_a_list_of_keys(value: str) -> None:
+    (fault,) = faults(f"observability: {{log_content: {value}}}")
+
+    said = "must be a list of key ids, such as [my-app], or [] for none"
+    assert fault.startswith(f"observability.log_content: {said}")

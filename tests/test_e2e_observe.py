@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shutil
+import subprocess
+from contextlib import AsyncExitStack
 from pathlib import Path
 
+from tests.crew import several, spread
 from tests.rig import RelayProcess, Reset, Upstream, config, get, scenario
 from tests.rig import scripts as say
+from tests.rig.deadlines import SCALE
+from tests.rig.raw_client import chat_body, request
 
 MODELS = {
     "m": {
@@ -135,3 +142,36 @@ async def test_an_admin_port_with_a_token_asks_for_it(tmp_path: Path) -> None:
 
         assert (closed.status, wrong.status) == (401, 401)
         assert (opened.status, live.status) == (200, 200)
+
+
+@scenario
+async def test_a_scrape_shows_what_any_worker_served_until_a_second_before(tmp_path: Path) -> None:
+    loop = asyncio.get_running_loop()
+    series = (
+        'relay_requests_total{code="200",model="m",operation="chat_completions",'
+        'outcome="ok",upstream="a"}'
+    )
+    async with (
+        Upstream() as upstream,
+        RelayProcess(several(2, config({"a": upstream})), tmp_path) as relay,
+        AsyncExitStack() as stack,
+    ):
+        clients = await spread(relay, stack, 2)
+        before = (await relay.metrics()).get(series, 0)
+        for client in clients:
+            answer = await client.ask(request("POST", "/v1/chat/completions", chat_body()))
+            assert answer.status == 200
+        ended = loop.time()
+        while (await relay.metrics()).get(series, 0) < before + 2:
+            assert loop.time() - ended < 1.0 * SCALE
+
+        page = (await get(relay.admin, "/metrics", key=None)).body
+        if shutil.which("promtool") is not None:
+            criticised = await asyncio.to_thread(
+                subprocess.run,
+                ["promtool", "check", "metrics"],
+                input=page,
+                capture_output=True,
+                check=False,
+            )
+            assert (criticised.returncode, criticised.stderr) == (0, b"")

@@ -25,6 +25,8 @@ ROOMS: dict[int, tuple[str, ...]] = {
         "pricing",
         "records",
         "timers",
+        "tracecontext",
+        "content",
         "chatbody",
         "chatedit",
         "prompts",
@@ -53,6 +55,7 @@ FLOORS = {name: floor for floor, names in ROOMS.items() for name in names}
 ONLY_IN = {
     "yaml": {"config.document", "config.edit"},
     "prometheus_client": {"observe.exposition"},
+    "opentelemetry": {"observe.otlp"},
 }
 """Libraries that one module knows, so that it can be replaced or tested alone."""
 

@@ -41,7 +41,7 @@ def test_counters_and_gauges_add_up() -> None:
 
 
 def test_histograms_add_up_and_keep_the_latest_exemplar_of_each_bucket() -> None:
-    old, new = Seen("old", 0.5, 10.0), Seen("new", 0.6, 20.0)
+    old, new = ("old", 0.5, 10.0), ("new", 0.6, 20.0)
     first = numbers(h=buckets(1, 2, 3, total=4.0, seen=[None, new, old]))
     second = numbers(h=buckets(10, 20, 30, total=40.0, seen=[old, old, None]))
 

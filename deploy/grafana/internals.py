@@ -220,6 +220,16 @@ STATE = Row(
             ),
             alert="LedgerDropping",
         ),
+        Panel(
+            "timeseries",
+            "Traces",
+            "Traced calls a second; both are zero where no collector is named. Those that were lost should be none.",
+            "ops",
+            (
+                Query(rate(f"relay_traces_sent_total{{{JOB}}}"), "sent"),
+                Query(rate(f"relay_traces_dropped_total{{{JOB}}}"), "lost"),
+            ),
+        ),
     ),
 )
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, PrivateAttr, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from relay.config.keymodel import GroupConfig, KeyConfig
 from relay.config.keytable import KeyTable
@@ -226,7 +226,16 @@ class Observability(Section):
     slow_first_token: TimeLimit = Field(
         0.8, description="A first token later than this counts as slow"
     )
-    log_content: bool = Field(False, description="Write prompts and answers into the log")
+    log_content: list[Name] = Field(
+        [], description="Ids of keys whose prompts and answers are logged, for debugging"
+    )
+
+    @field_validator("log_content", mode="before")
+    @classmethod
+    def _names_keys(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("must be a list of key ids, such as [my-app], or [] for none")
+        return value
 
 
 # --- the whole ------------------------------------------------------------------------------------

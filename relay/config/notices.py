@@ -40,13 +40,7 @@ class Pending(NamedTuple):
     """Only if it stands in the file: its default promises nothing."""
 
 
-PENDING: Final = (
-    Pending(
-        ("observability.log_content",),
-        bool,
-        "prompts and answers are not logged yet.",
-    ),
-)
+PENDING: Final[tuple[Pending, ...]] = ()
 
 
 def notices(config: Config, filed: KeyTable, wall: float, breathe: Callable[[], None]) -> list[str]:
@@ -218,6 +212,17 @@ def _named_like_a_label(config: Config, filed: _Filed) -> Iterator[str]:
         yield f"{_some(names)}: metrics use this name for something else, too."
 
 
+def _logs_content(config: Config, filed: _Filed) -> Iterator[str]:
+    named = dict.fromkeys(config.observability.log_content)
+    known = {key.id for key in config.keys}
+    unknown = [id for id in named if id not in known and filed.table.of_id(id) is None]
+    heard = _some(_quoted(id for id in named if id not in unknown))
+    if heard:
+        yield f"observability.log_content: prompts and answers of {heard} are written to the log."
+    if unknown:
+        yield f"observability.log_content: there is no key {_some(_quoted(unknown))}."
+
+
 def _unpriced(config: Config, filed: _Filed) -> Iterator[str]:
     """Models of which nobody says what they cost, for keys whose money is limited."""
     unpriced = {name for name in config.models if _costs_unsaid(config, name)}
@@ -321,6 +326,7 @@ _TELLERS: Final = (
     _never_reached,
     _match_nothing,
     _named_like_a_label,
+    _logs_content,
     _unpriced,
     _pending,
 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from prometheus_client import (  # noqa: TID251  the one importer
@@ -25,7 +26,6 @@ from prometheus_client.core import (  # noqa: TID251
 )
 from prometheus_client.openmetrics import exposition as openmetrics_text  # noqa: TID251
 from prometheus_client.registry import Collector  # noqa: TID251
-from prometheus_client.samples import Exemplar, Sample  # noqa: TID251
 from prometheus_client.utils import floatToGoString  # noqa: TID251
 
 from relay.observe.families import FAMILIES, PROCESS_FAMILIES, Family
@@ -39,13 +39,9 @@ LONGEST_EXEMPLAR_ID = 100
 Labels = tuple[str, ...]
 
 
-class Seen(NamedTuple):
-    """One observation that stands for its bucket: the request id leads from a dot in Grafana to the log line."""
-
-    request_id: str
-    value: float
-    at: float
-    """Unix time."""
+Seen = tuple[str, float, float]
+"""One observation that stands for its bucket: request id (it leads from a dot in Grafana to the log line), value in
+seconds, and the Unix time of the call's receipt."""
 
 
 class Buckets(NamedTuple):
@@ -99,19 +95,21 @@ class Exposition:
 
     def page(self, snapshot: Snapshot, openmetrics: bool) -> bytes:
         """The whole page. May run in any thread, beside others; of several processes one at a time."""
-        processes = self._processes
+        processes, families = self._processes, FAMILIES
+        others: list[Collector] = [self._process, self._gc]
         if processes is not None:
             snapshot = Snapshot({**snapshot.values, **processes.values()}, snapshot.buckets)
-            source = _Page(snapshot, (*FAMILIES, *PROCESS_FAMILIES), [])
-        else:
-            source = _Page(snapshot, FAMILIES, [self._process, self._gc])
-        if openmetrics:
-            # Our names are legal everywhere; the default would look at every letter of them again.
-            page: bytes = openmetrics_text.generate_latest(  # type: ignore[no-untyped-call]
-                source, openmetrics_text.ALLOWUTF8
-            )
-            return page
-        return generate_latest(source, openmetrics_text.ALLOWUTF8)
+            families, others = (*FAMILIES, *PROCESS_FAMILIES), []
+        out: list[str] = []
+        for family in families:
+            out.append(_head(family, openmetrics))
+            if family.kind == "histogram":
+                for labels, buckets in snapshot.buckets.get(family.name, {}).items():
+                    _histogram_lines(family, labels, buckets, openmetrics, out)
+            else:
+                _plain_lines(family, snapshot.values.get(family.name, {}), out)
+        rest = _generate((metric for other in others for metric in other.collect()), openmetrics)
+        return "".join(out).encode() + rest
 
 
 class Processes:
@@ -158,30 +156,13 @@ def gc_values() -> dict[str, dict[Labels, float]]:
 
 
 class _Page(Collector):
-    """One scrape: what `prometheus_client` iterates over."""
+    """What `prometheus_client` iterates over."""
 
-    def __init__(
-        self, snapshot: Snapshot, families: Sequence[Family], others: Sequence[Collector]
-    ) -> None:
-        self._snapshot = snapshot
-        self._families = families
-        self._others = others
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        snapshot = self._snapshot
-        for family in self._families:
-            metric = _declare(family)
-            if family.kind == "histogram":
-                for labels, buckets in snapshot.buckets.get(family.name, {}).items():
-                    metric.samples += _histogram(family, labels, buckets)
-            else:
-                metric.samples += [
-                    Sample(family.name, dict(zip(family.labels, labels, strict=True)), value)
-                    for labels, value in snapshot.values.get(family.name, {}).items()
-                ]
-            yield metric
-        for other in self._others:
-            yield from other.collect()
+        yield from self._metrics
 
 
 def _declare(family: Family) -> Metric:
@@ -196,22 +177,82 @@ def _declare(family: Family) -> Metric:
             return InfoMetricFamily(family.name.removesuffix("_info"), family.help)
 
 
-def _histogram(family: Family, labels: Labels, buckets: Buckets) -> list[Sample]:
-    name = family.name + "_bucket"
-    common = dict(zip(family.labels, labels, strict=True))
-    samples: list[Sample] = []
+def _generate(metrics: Iterable[Metric], openmetrics: bool) -> bytes:
+    """The library's own page."""
+    source = _Page(metrics)
+    if openmetrics:
+        # Our names are legal everywhere; the default would look at every letter of them again.
+        page: bytes = openmetrics_text.generate_latest(  # type: ignore[no-untyped-call]
+            source, openmetrics_text.ALLOWUTF8
+        )
+        return page
+    return generate_latest(source, openmetrics_text.ALLOWUTF8)
+
+
+@cache
+def _head(family: Family, openmetrics: bool) -> str:
+    """HELP and TYPE."""
+    return _generate([_declare(family)], openmetrics).decode().removesuffix("# EOF\n")
+
+
+# -- lines: texts from the first, for objects by the ten thousand are work for the collector, and that stops all --
+
+
+def _plain_lines(family: Family, found: Mapping[Labels, float], out: list[str]) -> None:
+    name = family.name
+    for labels, value in found.items():
+        told = ",".join(sorted(_pairs(family.labels, labels)))
+        shown = f"{{{told}}}" if told else ""
+        out.append(f"{name}{shown} {_number(value)}\n")
+
+
+def _histogram_lines(
+    family: Family, labels: Labels, buckets: Buckets, exemplars: bool, out: list[str]
+) -> None:
+    name = family.name
+    pairs = sorted(_pairs(family.labels, labels))
+    # Labels stand in the order of their names, and `le` is one of them.
+    before = "".join(f"{pair}," for pair in pairs if pair < "le=")
+    after = "".join(f",{pair}" for pair in pairs if pair > "le=")
+    none = (None,) * len(buckets.counts)
+    seen = (buckets.exemplars or none) if exemplars else none
     count = 0
-    seen = buckets.exemplars or (None,) * len(buckets.counts)
-    edges = [*map(floatToGoString, buckets.edges), "+Inf"]
-    for edge, add, example in zip(edges, buckets.counts, seen, strict=True):
+    for edge, add, example in zip(_edges(tuple(buckets.edges)), buckets.counts, seen, strict=True):
         count += add
-        samples.append(Sample(name, {**common, "le": edge}, count, None, _exemplar(example)))
-    samples.append(Sample(family.name + "_count", common, count))
-    samples.append(Sample(family.name + "_sum", common, buckets.total))
-    return samples
+        shown = "" if example is None else _exemplar(example)
+        out.append(f'{name}_bucket{{{before}le="{edge}"{after}}} {_number(count)}{shown}\n')
+    told = ",".join(pairs)
+    common = f"{{{told}}}" if told else ""
+    out.append(f"{name}_count{common} {_number(count)}\n")
+    out.append(f"{name}_sum{common} {_number(buckets.total)}\n")
 
 
-def _exemplar(seen: Seen | None) -> Exemplar | None:
-    if seen is None or len(seen.request_id) > LONGEST_EXEMPLAR_ID:
-        return None
-    return Exemplar({"request_id": seen.request_id}, seen.value, round(seen.at, 3))
+def _pairs(names: Labels, values: Labels) -> list[str]:
+    return [f'{name}="{_escaped(value)}"' for name, value in zip(names, values, strict=True)]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+
+
+@lru_cache(maxsize=64)
+def _edges(edges: tuple[float, ...]) -> list[str]:
+    return [*map(_go, edges), "+Inf"]
+
+
+def _number(value: float) -> str:
+    # Nearly all are small and whole.
+    return f"{value}.0" if type(value) is int and value < 1_000_000 else _go(value)
+
+
+def _go(value: float) -> str:
+    written: str = floatToGoString(value)  # type: ignore[no-untyped-call]
+    return written
+
+
+def _exemplar(seen: Seen) -> str:
+    request_id, value, received = seen
+    if len(request_id) > LONGEST_EXEMPLAR_ID:
+        return ""
+    told = _escaped(request_id)
+    return f' # {{request_id="{told}"}} {_go(value)} {round(received + value, 3)}'

@@ -62,6 +62,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("relay_store_errors_total", "counter", ("store",), "Failed operations of the quota store."),
     Family("relay_ledger_calls_total", "counter", (), "Calls written to the ledger."),
     Family("relay_ledger_dropped_total", "counter", (), "Calls lost to the ledger because its store was away or too slow."),
+    Family("relay_traces_sent_total", "counter", (), "Traced calls whose spans the collector took."),
+    Family("relay_traces_dropped_total", "counter", (), "Traced calls whose spans were lost because the collector was away or too slow."),
     Family("relay_event_loop_lag_seconds", "histogram", (), "How late the event loop ran its timer."),
     Family("relay_worker_restarts_total", "counter", (), "Processes that died and were started again."),
     Family("relay_log_dropped_total", "counter", (), "Log lines lost because their sink was blocked or failed."),

@@ -25,7 +25,8 @@ from relay.observe.linewriter import LineWriter, PromptWriter, plain_lines, stor
 
 
 class Shown(str):
-    """A text that is meant to be read as it stands: the demo key, which opens this run's demo from this host alone."""
+    """A text that is meant to be read as it stands: the demo key, which opens this run's demo from this host alone; or
+    what somebody has asked to see, `without_credentials`."""
 
     __slots__ = ()
 
@@ -201,6 +202,11 @@ def _clean(value: object) -> Field:
     if isinstance(value, list | tuple):
         return [str(_clean(item)) for item in value]
     return f"<{type(value).__name__}>"
+
+
+def without_credentials(text: str) -> Shown:
+    """All of a text but the keys and tokens in it, encodable."""
+    return Shown(storable(_CREDENTIAL.sub(_redacted, text)))
 
 
 def _tidy(text: str) -> str:

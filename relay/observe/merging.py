@@ -188,6 +188,6 @@ def _latest(first: Sequence[Seen | None], second: Sequence[Seen | None]) -> Sequ
     if not first or not second:
         return first or second
     return [
-        a if b is None or (a is not None and a.at >= b.at) else b
+        a if b is None or (a is not None and a[1] + a[2] >= b[1] + b[2]) else b
         for a, b in zip(first, second, strict=True)
     ]

@@ -93,6 +93,10 @@ class Sources(Protocol):
         """Calls written, calls lost."""
         return 0, 0
 
+    def traces(self) -> tuple[int, int]:
+        """Traced calls sent, traced calls lost."""
+        return 0, 0
+
     def log_dropped(self) -> int:
         """Lines of both logs."""
         return 0
@@ -218,6 +222,9 @@ class Metrics:
         written, lost = sources.ledger_calls()
         out["relay_ledger_calls_total"] = {(): written}
         out["relay_ledger_dropped_total"] = {(): lost}
+        sent, lost = sources.traces()
+        out["relay_traces_sent_total"] = {(): sent}
+        out["relay_traces_dropped_total"] = {(): lost}
         out["relay_worker_restarts_total"] = {(): sources.worker_restarts()}
         out["relay_log_dropped_total"] = {(): sources.log_dropped()}
         if self._slow_first_token is not None:

@@ -15,6 +15,7 @@ from relay.admission.store import StoreGate
 from relay.equipment import Memory
 from relay.gaps import GapCounts
 from relay.observe.accesslog import AccessLog
+from relay.observe.aside import Aside
 from relay.observe.metrics import Metrics, Sources
 from relay.page.facts import StatusReport, UpstreamStatus
 from relay.page.recent import Recent
@@ -42,6 +43,7 @@ class Seen(Sources):
         keeper: Keeper,
         metrics: Metrics,
         teller: Teller,
+        aside: Aside,
     ) -> None:
         self._proxy = proxy
         self._gate = gate
@@ -53,6 +55,7 @@ class Seen(Sources):
         self._keeper = keeper
         self._metrics = metrics
         self._teller = teller
+        self._aside = aside
         self._recent = Recent(snapshot().config.state.path / database.FILE, time())
         self._started = monotonic()
         self.shows = True
@@ -63,6 +66,9 @@ class Seen(Sources):
         config = snapshot.config
         models, upstreams = list(snapshot.routes), list(config.upstreams)
         target = config.observability.slow_first_token
+        self._access_log.format = config.observability.access_log
+        self._ledger.retention = config.state.retention
+        self._aside.follow(config)
         self._metrics.configure(models, upstreams, snapshot.principals, target)
         self._metrics.reloaded(successful=True, wall=time())
         self._teller.configure(models, upstreams)
@@ -148,6 +154,9 @@ class Seen(Sources):
 
     def ledger_calls(self) -> tuple[int, int]:
         return self._ledger.recorded, self._ledger.dropped
+
+    def traces(self) -> tuple[int, int]:
+        return self._aside.traces
 
     def status(self) -> StatusReport:
         """The state of things for the status page."""

@@ -44,8 +44,7 @@ class Histogram:
     def __init__(self, edges: tuple[float, ...]) -> None:
         self.edges = edges
         self.counts = [0] * (len(edges) + 1)
-        # Plain tuples of a `Seen`'s first two fields and the receipt: nearly all are overwritten unread.
-        self.seen: list[tuple[str, float, float] | None] = [None] * (len(edges) + 1)
+        self.seen: list[Seen | None] = [None] * (len(edges) + 1)
         self.total = 0.0
 
     def add(self, value: float) -> None:
@@ -60,8 +59,7 @@ class Histogram:
         self.seen[at] = (record.request_id, value, record.received)
 
     def copy(self) -> Buckets:
-        seen = [item and Seen(item[0], item[1], item[2] + item[1]) for item in self.seen.copy()]
-        return Buckets(self.edges, self.counts.copy(), self.total, seen)
+        return Buckets(self.edges, self.counts.copy(), self.total, self.seen.copy())
 
 
 class PairTally:

@@ -161,11 +161,12 @@ class Attempt:
         verdict = failures.verdict_of(result, failure)
         self.member.end(now, verdict, failure, self._ticket)
 
-    def record(self) -> AttemptRecord:
-        end = self.first_event or monotonic()
-        return AttemptRecord(
-            self.member.endpoint.name, self.result or "ok", (end - self.started) * 1000
-        )
+    def record(self, received: float) -> AttemptRecord:
+        """`received`: when its call came in, seconds of the loop's clock."""
+        started, now = self.started, monotonic()
+        ms = ((self.first_event or now) - started) * 1000
+        name, result = self.member.endpoint.name, self.result or "ok"
+        return AttemptRecord(name, result, ms, started - received, now - started, self.request.span)
 
     # -- timers.Timed --
 

@@ -174,5 +174,10 @@ class _Answer:
         }
 
 
+def new_demo_key() -> str:
+    """A key for clients, good for one run."""
+    return "sk-demo-" + secrets.token_urlsafe(24)
+
+
 def _json(body: bytes, status: int = 200) -> web.Response:
     return web.Response(body=body, status=status, content_type="application/json")

@@ -6,7 +6,7 @@ from __future__ import annotations
 class Request:
     """What is sent to one member: the same for every attempt but for the parts that belong to the member."""
 
-    __slots__ = ("asked", "body", "forward", "head", "hurried", "stream")
+    __slots__ = ("asked", "body", "forward", "head", "hurried", "span", "stream")
 
     def __init__(
         self, forward: bytes, body: bytes, stream: bool, head: bytes | None = None
@@ -16,6 +16,8 @@ class Request:
         self.body = body
         self.stream = stream
         self.head = head
+        self.span = 0
+        """The attempt's id in the trace that `forward` tells of; 0 without one."""
         self.asked = 0
         """The token counts that it asks for on our account (see `reporting`)."""
         self.hurried = False

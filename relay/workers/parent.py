@@ -21,10 +21,10 @@ from time import monotonic
 from typing import Final
 
 from relay import notify, process
-from relay.app import new_demo_key
 from relay.config.model import Config
 from relay.observe import logs
 from relay.observe.linewriter import PromptWriter
+from relay.upstream.demo import new_demo_key
 from relay.workers import child, hub, link, sockets, worker
 from relay.workers.board import Board
 from relay.workers.seat import Seat
