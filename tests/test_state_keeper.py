@@ -161,9 +161,9 @@ async def test_a_folder_that_cannot_be_made_keeps_nobody_from_serving_but_budget
         await until(lambda: not life.keeper.degraded())
         await until(lambda: not (tmp_path / "file" / "state" / LOST).exists())
 
-    assert sorted({*logged(caplog)}) == [
-        *("budgets_away", "state_replaced", "state_unusable", "store_down")
-    ]
+    said = {"budgets_away", "state_replaced", "state_unusable", "store_down"}
+    # Of a return too short after the loss nothing is said; a slow machine takes longer.
+    assert said <= {*logged(caplog)} <= said | {"budgets_back", "store_up"}
 
 
 @scenario
@@ -370,8 +370,8 @@ async def test_damage_under_a_running_relay_is_repaired_from_memory(
             a_garbage_root(tmp_path / FILE)
             # What a connection remembers of pages is worth nothing once somebody else has written.
             other.execute(f"PRAGMA user_version = {database.VERSION}")
-        damaged = (tmp_path / FILE).stat().st_ino
-        while (tmp_path / FILE).exists() and (tmp_path / FILE).stat().st_ino == damaged:
+        damaged = database.identity(tmp_path / FILE)
+        while database.identity(tmp_path / FILE) == damaged:
             admitted(life.call("day", worst=1)).settle(monotonic(), 0, 0)
             await turn()
         await until(lambda: (tmp_path / FILE).exists() and len(rows(tmp_path)) == 1201)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from relay.commands import drawing
 from relay.commands.progress import Progress
 from relay.commands.terms import FAILED, OK, Command, Failure, config_path, failure, note, say
+from relay.commands.times import seconds
 
 if TYPE_CHECKING:
     from relay.config.model import Config
@@ -202,18 +203,6 @@ def _count(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1_000_000:
         raise argparse.ArgumentTypeError(f"'{text}' is no number from 1 to 1,000,000")
     return int(text)
-
-
-def seconds(text: str) -> float:
-    """Of an option: a duration, or a plain number of seconds."""
-    from relay.config.values import read_time_limit
-
-    try:
-        return read_time_limit(text if text[-1:].isalpha() else f"{text}s")
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"'{text}' is no time: say 30 (seconds), 250ms or 2m"
-        ) from None
 
 
 def _price(text: str) -> Price:

@@ -9,12 +9,13 @@ from typing import Any, Final
 
 from relay import __version__
 from relay.commands import money, table
+from relay.commands.table import NOTHING
 from relay.commands.terms import as_json
+from relay.commands.times import duration
 from relay.measure.call import Sample
 from relay.measure.figures import ANSWER, Figures, Spread
 from relay.measure.run import Run
 
-NOTHING: Final = "-"
 BEST: Final = "*"
 ENOUGH: Final = 20
 """Calls below which the 95th percentile is the slowest of them."""
@@ -116,16 +117,6 @@ def first_token(one: Figures, seconds: float | None) -> str:
 
 def _plain(value: Callable[[Figures], float | None]) -> Callable[[Figures], str]:
     return lambda one: NOTHING if (found := value(one)) is None else f"{found:,.3g}"
-
-
-def duration(seconds: float | None) -> str:
-    """Three digits: 312 ms, 1.32 s."""
-    if seconds is None:
-        return NOTHING
-    ms = seconds * 1000
-    if ms < 999.5:
-        return f"{ms:.3g} ms"
-    return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:,.1f} s"
 
 
 def _percent(one: Figures) -> str:

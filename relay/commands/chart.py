@@ -8,8 +8,8 @@ from typing import Final
 
 from relay.commands import drawing
 from relay.commands.money import NANO
-from relay.commands.table import cut
-from relay.commands.usageview import NOTHING, day_name
+from relay.commands.table import NOTHING, cut
+from relay.commands.usageview import day_name
 
 WIDTH: Final = drawing.WIDTH
 LEFT: Final = 72

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from typing import Final
 
 GAP: Final = "  "
+NOTHING: Final = "-"
+"""In a cell for which there is no value."""
 
 
 def render(head: Sequence[str], rows: Sequence[Sequence[str]], rule_before_last: bool) -> str:

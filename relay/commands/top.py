@@ -7,8 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
-from relay.commands.bench import seconds
 from relay.commands.terms import OK, Command, Failure, config_path, note
+from relay.commands.times import seconds
 
 if TYPE_CHECKING:
     from relay.config.model import Config

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from relay.commands import table
-from relay.commands.benchview import NOTHING, duration
 from relay.commands.screen import Line, Look
+from relay.commands.table import NOTHING
+from relay.commands.times import duration
 from relay.commands.topwords import OUTCOMES, STATES, percent, sentence
 from relay.page.facts import NEAR, Answer, Failure, KeyUse, Level, UpstreamStatus
 from relay.page.verdict import is_slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from relay.commands.benchview import duration
+from relay.commands.times import duration
 from relay.page.facts import Finding
 
 SENTENCES: Final = {

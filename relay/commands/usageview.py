@@ -10,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from relay.commands import money, table
+from relay.commands.table import NOTHING
 from relay.commands.terms import as_json
 from relay.state.calls import DAY_MS
 from relay.state.report import Dimension, Period, Report, Totals
 
-NOTHING: Final = "-"
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 

@@ -99,10 +99,11 @@ def _members(
             raise NotMeasurable(f"model '{choice.model}' is a fixed text: no upstream answers it")
         seen = set()
         for entry in model.pool:
-            asked = choice.upstream_model or entry.model or choice.model
+            named = entry.model or choice.model
+            asked = choice.upstream_model or named
             if (entry.upstream, asked) not in seen:
                 seen.add((entry.upstream, asked))
-                yield entry.upstream, asked, model
+                yield entry.upstream, asked, model if asked == named else None
         return
     for name in config.upstreams:
         entries = (
@@ -116,8 +117,9 @@ def _members(
             yield name, choice.upstream_model, None
         else:
             entry, model, as_named = first
-            asked = choice.upstream_model or entry.model or as_named
-            yield name, asked, model if asked == (entry.model or as_named) else None
+            named = entry.model or as_named
+            asked = choice.upstream_model or named
+            yield name, asked, model if asked == named else None
 
 
 def _target(
