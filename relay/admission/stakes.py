@@ -27,6 +27,8 @@ IDLE: Final = 3
 """Seconds without use after which nothing is kept,"""
 FORGOTTEN: Final = 13
 """and after which its level is not asked for any more: what others kept has come back by then."""
+SETTLED: Final = 1800
+"""Seconds of the same where most of a limit was in use: others' calls may take so long to give back what they hold."""
 
 
 class Lists:
@@ -303,8 +305,8 @@ class Stake:
         self.seen = recall
         if not self.keeps:
             self.give_up()
-        elif self.free and not self.used:
-            # Of a grant whose answer was lost.
+        if not self.used and (self.free or self._is_high()):
+            # Of a grant whose answer was lost; or others hold it, and will give it back.
             self._watch()
         self.floor = min(self._target() // 4, self.free // 2)
 
@@ -361,8 +363,13 @@ class Stake:
             self.keeps = False
             self.give_up()
             self.mark()
-        self.used = self.idle < FORGOTTEN
+        self.used = self.idle < (SETTLED if self._is_high() else FORGOTTEN)
         return self.used
+
+    def _is_high(self) -> bool:
+        """More than half of a limit is in use that does not come back with time alone."""
+        machine = self.machine
+        return self.kind > REFUNDED and 2 * machine.used(0, 0.0) > machine.limit
 
     def want(self) -> int:
         """How much more than it has, to be served from here for a while."""
