@@ -9,7 +9,7 @@ import pytest
 
 from relay.admission.store import StoreGate
 from relay.errors import BudgetSpent, RateLimited, StoreUnavailable
-from tests.quota_rig import Limits, configure
+from tests.quota_rig import Limits, configure, ratios
 from tests.redis_rig import Call, RedisServer, Relays, Server
 
 LEASE = 16_000
@@ -127,6 +127,27 @@ def test_who_does_not_hear_the_recall_is_waited_for_a_little(server: Server) -> 
     assert isinstance(call.error, BudgetSpent)
     assert 50 <= waited <= 80
     assert [(owner, name) for owner, name, _ in called] == [("k:shop", "tokens_per_day")]
+
+
+@pytest.mark.parametrize(
+    ("limits", "left"), [({"concurrent": 1}, 0.0), ({"tokens_per_day": 100}, 0.1)]
+)
+def test_who_only_refused_hears_when_others_give_back(
+    server: Server, limits: dict[str, int], left: float
+) -> None:
+    both = relays(server, **limits)
+    first, second = both.gates
+    (name,) = limits
+    held = ask(both, first, worst=100)
+    assert not ask(both, second, worst=100).open
+    silent_for(both, 60_000, [first, second])
+    assert ratios(second, both.now, both.wall) == {("shop", name): 1.0}
+
+    assert held.lease is not None
+    held.lease.settle(both.now, 10, 0)
+    silent_for(both, 2000, [first, second])
+
+    assert ratios(second, both.now, both.wall) == {("shop", name): left}
 
 
 def test_what_is_not_used_goes_back_after_some_seconds(server: Server) -> None:
