@@ -217,10 +217,10 @@ class Parent:
         self._board.restarted()
         assert post.due is not None, "it died just now"
         wait = post.due - now
-        log.error("process_died", process=post.name, pid=pid, restart_in=wait, **_how(code))
         if wait:
-            # Its connections go to the others meanwhile.
+            # Its connections go to the others meanwhile; who is told of it may rely on that.
             post.close()
+        log.error("process_died", process=post.name, pid=pid, restart_in=wait, **_how(code))
         return True
 
     def _stop(self) -> None:
