@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -341,6 +342,8 @@ async def test_ctrl_c_prints_what_there_is(tmp_path: Path, bench: Bench) -> None
             env={"PYTHONPATH": PACKAGE},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            # Whoever runs the tests in the background has Ctrl-C ignored, and that is inherited.
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         stalled = await upstream.exchange(2)
         process.send_signal(signal.SIGINT)
