@@ -86,8 +86,9 @@ class RelayProcess:
         self.calls: list[Line] = []
         self.lines: list[Line] = []
         self.ready: Line = {}
-        self.stdout = ""
-        self.stderr = ""
+        self._said: list[str] = []
+        self._told: list[str] = []
+        """What came on stdout and stderr: lines, since a text that grows by each of 100,000 is copied as often."""
         self.address: Address = ("", 0)
         self.admin: Address = ("", 0)
         self._process: asyncio.subprocess.Process | None = None
@@ -192,6 +193,14 @@ class RelayProcess:
         """Writes the configuration file, for a reload."""
         self.path.write_text(json.dumps(fields, indent=2, ensure_ascii=False), "utf-8")
 
+    @property
+    def stdout(self) -> str:
+        return "".join(self._said)
+
+    @property
+    def stderr(self) -> str:
+        return "".join(self._told)
+
     # --- what it says -------------------------------------------------------------------------
 
     async def log(self, fits: Callable[[Line], bool], *, timeout: float = WAIT) -> Line:
@@ -255,11 +264,11 @@ class RelayProcess:
             self._changed.notify_all()
 
     def _out(self, text: str) -> None:
-        self.stdout += text
+        self._said.append(text)
         self.calls.append(json.loads(text))
 
     def _err(self, text: str) -> None:
-        self.stderr += text
+        self._told.append(text)
         if text.startswith("{"):
             self.lines.append(json.loads(text))
 
