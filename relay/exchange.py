@@ -211,12 +211,13 @@ class Exchange(Leaving):
         assert way is not None and self._bill is not None, (
             "it serves this route, and is not settled"
         )
+        asks = self._asks(member)
         body = body_of_the_rest(
-            self._body_for(member, route), chat, way, transcript.text(), stream.events
+            self._body_for(member, route, asks), chat, way, transcript.text(), stream.events
         )
         transcript.go_on(stream.usage or self._bill.estimate(stream.events))
         stream.usage = None
-        attempt = self._made(member, body, head_of_the_rest(member.endpoint, way))
+        attempt = self._made(member, body, asks, head_of_the_rest(member.endpoint, way))
         deadline = min(now + self._patience(member.endpoint), call.received + member.endpoint.total)
         attempt.start(now, deadline)
 

@@ -139,7 +139,8 @@ class Opening(Waits):
         deadline = now + endpoint.answer
         if self.chat.stream:
             deadline = since + self._patience(endpoint)
-        attempt = self._made(member, self._body_for(member, route))
+        asks = self._asks(member)
+        attempt = self._made(member, self._body_for(member, route, asks), asks)
         if hedge:
             self._hedge = attempt
         call.record.upstream = endpoint.name
@@ -147,8 +148,8 @@ class Opening(Waits):
             self._watch(attempt, now)
         attempt.start(now, min(deadline, call.received + endpoint.total))
 
-    def _made(self, member: Member, body: bytes, head: bytes | None = None) -> Attempt:
-        """An attempt that is ready to start; `head` replaces the member's own."""
+    def _made(self, member: Member, body: bytes, asks: int, head: bytes | None = None) -> Attempt:
+        """An attempt that is ready to start; `asks` is what its body asks for, `head` replaces the member's own."""
         asked, trace = self.call.head, self.call.record.trace
         if trace is None:
             request = Request(asked.forward, body, self.chat.stream, head)
@@ -156,20 +157,20 @@ class Opening(Waits):
             span = new_span()
             request = Request(asked.untraced + trace.lines(span), body, self.chat.stream, head)
             request.span = span
-        request.asked = self._asks(member)
+        request.asked = asks
         request.hurried = self.chat.stream and self._hurried(member.endpoint)
         attempt = Attempt(self._proxy.tools, self, member, request, self._snapshot.scrub)
         self._attempts.append(attempt)
         return attempt
 
-    def _body_for(self, member: Member, route: Route) -> bytes:
+    def _body_for(self, member: Member, route: Route, asks: int) -> bytes:
         """The client's own bytes, with the edits that are ours."""
         capped = self._bill is not None and self._bill.caps_output
         return edit(
             self.call.body,
             self.chat,
             model=member.model,
-            usage=self._asks(member),
+            usage=asks,
             max_tokens=route.max_output if capped else None,
         )
 
