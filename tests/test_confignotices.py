@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -12,7 +11,7 @@ import pytest
 from relay.config.file import load, loads
 from relay.config.keyfiles import without_a_break
 from relay.config.model import Config
-from relay.config.notices import PENDING, expiring
+from relay.config.notices import expiring
 from relay.config.types import Section
 
 HASH = "sha256:" + "0" * 64
@@ -89,26 +88,6 @@ NOTICES = {
 @pytest.mark.parametrize("text", NOTICES)
 def test_what_will_not_serve_is_said(text: str) -> None:
     assert any(NOTICES[text] in notice for notice in notices(text))
-
-
-PENDING_OPTIONS: dict[str, str] = {}
-
-
-def test_an_option_that_is_not_in_effect_yet_is_named() -> None:
-    for text, path in PENDING_OPTIONS.items():
-        assert any(notice.startswith(path + ":") for notice in read(text).notices), text
-
-
-def test_every_pending_option_is_tried_above_and_exists() -> None:
-    tried = {
-        re.sub(r"\[a\]|\b[umg]\b", "*", path.replace("[a]", ".*"))
-        for path in PENDING_OPTIONS.values()
-    }
-
-    for row in PENDING:
-        assert set(row.paths) & tried, row.paths
-    names = {path.rpartition(".")[2] for row in PENDING for path in row.paths}
-    assert names <= {name for section in sections() for name in section.model_fields}
 
 
 def test_options_at_rest_are_not_named() -> None:

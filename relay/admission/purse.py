@@ -19,7 +19,7 @@ from relay.admission.period import Period
 from relay.admission.refusals import Named, go_duration
 from relay.admission.windows import Machine, TokenBucket
 
-_KEY: Final = "your key"
+YOUR_KEY: Final = "your key"
 _GROUP: Final = "your key's group"
 
 _REQUESTS_NAMES: Final = (
@@ -99,11 +99,6 @@ class Purse:
         """The machines of `entries` with what they are called."""
         return (one for one in self.machines if model_of(one[1]) in (None, self._model))
 
-    @property
-    def has_budgets(self) -> bool:
-        """A limit of a day or month is among those of `entries` that refuse."""
-        return self.periods != 0
-
     def headers(self, tick: int) -> bytes:
         """The `x-ratelimit-*` lines, of the tighter of key and group; empty without rates."""
         lines = b""
@@ -114,7 +109,7 @@ class Purse:
         return lines
 
     def _every(self) -> Iterator[Named]:
-        for owner, account in ((_KEY, self._key), (_GROUP, self._group)):
+        for owner, account in ((YOUR_KEY, self._key), (_GROUP, self._group)):
             if account is not None:
                 for name, machine in account.machines.items():
                     yield owner, name, machine, LIMITS[limit_of(name)][0]

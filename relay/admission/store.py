@@ -22,7 +22,7 @@ from relay.admission.kinds import PERMITS, RATE, REFUNDED
 from relay.admission.letters import Frame, Letters, Question, Reply
 from relay.admission.memory import limit_of
 from relay.admission.principals import Principal, Principals
-from relay.admission.purse import Purse
+from relay.admission.purse import YOUR_KEY, Purse
 from relay.admission.refusals import refuse
 from relay.admission.stakes import Stake
 from relay.admission.windows import tick_of
@@ -129,7 +129,7 @@ class StoreGate(Gate):
         letters = self.letters
         stakes = []
         for whose, name, machine, _ in purse.named():
-            owner = f"k:{id}" if whose == "your key" else f"g:{current.group}"
+            owner = f"k:{id}" if whose == YOUR_KEY else f"g:{current.group}"
             stakes.append(letters.stake(owner, name, machine))
         draw = self._draws[purse] = Draw(id, purse, stakes)
         return draw

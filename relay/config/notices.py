@@ -1,7 +1,6 @@
 """What the admin should know of a configuration though nothing in it is wrong.
 
-Said at start and by `relay check`, one sentence each. `PENDING` is the one list of options that are accepted but not
-in effect yet: who makes one work removes its row.
+Said at start and by `relay check`, one sentence each.
 """
 
 from __future__ import annotations
@@ -9,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
-from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from relay.config.keymodel import KeyConfig, Limits
 from relay.config.keytable import STEP, FiledLimits, KeyTable, Plan, Use
 from relay.config.model import Config
-from relay.config.types import SHORTEST_KEY, Section
+from relay.config.types import SHORTEST_KEY
 from relay.config.values import write_instant
 
 SHOWN_PLACES: Final = 3
@@ -26,21 +24,6 @@ SOON: Final = timedelta(days=14)
 
 SHOWN_PATTERNS: Final = 20
 """Patterns that fit no model, each with a notice of its own."""
-
-
-class Pending(NamedTuple):
-    """An option that is read and checked, but changes nothing yet, or less than it says."""
-
-    paths: tuple[str, ...]
-    """Where it stands; `*` is any name or entry."""
-    asked: Callable[[Any], bool]
-    """Whether a value asks for what is not there yet."""
-    sentence: str
-    if_written: bool = False
-    """Only if it stands in the file: its default promises nothing."""
-
-
-PENDING: Final[tuple[Pending, ...]] = ()
 
 
 def notices(config: Config, filed: KeyTable, wall: float, breathe: Callable[[], None]) -> list[str]:
@@ -279,46 +262,6 @@ def _may_use(rights: KeyConfig | Plan, model: str) -> bool:
     return any(fnmatchcase(model, pattern) for pattern in rights.models)
 
 
-# --- what is not in effect yet --------------------------------------------------------------------
-
-
-def _pending(config: Config, filed: _Filed) -> Iterator[str]:
-    for row in PENDING:
-        places = _Names()
-        for path in row.paths:
-            for place, value, written in _found(config, path.split("."), "", True):
-                if row.asked(value) and (written or not row.if_written):
-                    places.add([place], 1)
-            of_key = path.removeprefix("keys.*.")
-            if of_key != path:
-                value_of = attrgetter(of_key)
-                for use in filed.uses:
-                    if row.asked(value_of(use.plan)):
-                        places.add([f"keys[{id}].{of_key}" for id in use.ids], use.count)
-        if places:
-            yield f"{places}: {row.sentence}"
-
-
-def _found(
-    node: Any, path: list[str], place: str, written: bool
-) -> Iterator[tuple[str, Any, bool]]:
-    """Every option a path names: its place, its value, and whether it stands in the file."""
-    if not path:
-        yield place, node, written
-        return
-    name, rest = path[0], path[1:]
-    if isinstance(node, Section):
-        told = name in node.model_fields_set
-        yield from _found(getattr(node, name), rest, f"{place}.{name}".lstrip("."), told)
-    elif isinstance(node, dict):
-        for key, one in node.items():
-            yield from _found(one, rest, f"{place}.{key}", written)
-    elif isinstance(node, list):  # keys; one that is left out asks for nothing
-        for one in node:
-            if one.digest is not None:
-                yield from _found(one, rest, f"{place}[{one.id}]", written)
-
-
 _TELLERS: Final = (
     _left_out,
     _answered_by_none_or_demo,
@@ -328,5 +271,4 @@ _TELLERS: Final = (
     _named_like_a_label,
     _logs_content,
     _unpriced,
-    _pending,
 )

@@ -175,9 +175,9 @@ class StoreLink:
                     owner, name, recall = _recall(await line.heard())
                     self._gate.recalled(owner, name, recall)
             except (StoreFailed, ValueError):
-                await asyncio.sleep(LONGEST)
+                pass  # The other connection says so.
             except Exception as error:
                 log.crash("quota_link_failed", error)
-                await asyncio.sleep(LONGEST)
             finally:
                 await line.close()
+            await asyncio.sleep(LONGEST)
