@@ -195,7 +195,7 @@ def _send(exporter: Any, resource: Resource, batch: list[CallRecord]) -> bool:
         made(span, int(record.trace.trace_id, 16), ours=number > 0)
         for record in batch
         if record.trace is not None
-        for number, span in enumerate(spans_of(record, new_span()))
+        for number, span in enumerate(spans_of(record, new_span))
     ]
     result = exporter.export(spans)
     return bool(result == SpanExportResult.SUCCESS)
