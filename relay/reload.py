@@ -17,8 +17,11 @@ from relay.admission.purse import Purse
 from relay.config import file
 from relay.config.keytable import KeyTable
 from relay.config.model import Config
+from relay.observe import logs
 from relay.snapshot import compile_keys
 from relay.upstream import tls
+
+log = logs.get("app")
 
 REST: Final = 0.0005
 """Seconds after each piece of work: about twice as long as the piece."""
@@ -51,6 +54,16 @@ class Prepared(NamedTuple):
     principals: Principals
     difference: dict[str, list[str]]
     """What it changes, by name."""
+
+
+def tell(old: Config, made: Prepared) -> None:
+    """The new configuration is in force: what it changes, and what the admin should know that was not so before."""
+    new = made.config
+    before = set(old.notices)
+    for notice in new.notices:
+        if notice not in before:
+            log.warning("notice", notice=notice)
+    log.info("reloaded", digest=new.digest[:12], notices=list(new.notices), **made.difference)
 
 
 def always() -> bool:
