@@ -108,7 +108,7 @@ class Exchange(Leaving):
                 self, call.client, wheel, limits, gaps, scrub, http11, keep_alive, withhold, chat.n
             )
             resumable.listens_to(self)
-        stream.hides_running = attempt.request.asked == RUNNING and not chat.own_running
+        stream.hides_running = self._hides_running(attempt)
         self._stream = stream
         self._proxy.count_stream(call.record, 1)
         stream.begin(head, events, connection, splitter, inflater, now)
@@ -186,6 +186,10 @@ class Exchange(Leaving):
         at, began = attempt.member.endpoint, self.call.received
         return Limits(at.idle, began + at.total, self._snapshot.write_stall, self._route.heartbeat)
 
+    def _hides_running(self, attempt: Attempt) -> bool:
+        """We asked this upstream for token counts in every event, and the client did not."""
+        return attempt.request.asked == RUNNING and not self.chat.own_running
+
     # -- a stream that broke --
 
     def may_continue(self, cause: Cause) -> bool:
@@ -233,6 +237,7 @@ class Exchange(Leaving):
         self._proxy.count_stream(record, 1)
         connection, splitter, inflater = attempt.take()
         assert connection is not None and splitter is not None, "a committed stream has both"
+        stream.hides_running = self._hides_running(attempt)
         stream.go_on(events, connection, splitter, inflater)
 
     def attempt_failed(self, attempt: Attempt, failure: Failure) -> None:
