@@ -157,6 +157,8 @@ class Exchange(Leaving):
         self._wake = self._beat = inf
         self._proxy.tools.wheel.drop(self)
         self._serving = attempt
+        if self._bill is not None:
+            self._bill.price = attempt.member.price
         if self._nobody is not None:
             self._look_again(attempt.first_event)
         if self._route.resume is None or not self.chat.stream:
@@ -219,7 +221,9 @@ class Exchange(Leaving):
         body = body_of_the_rest(
             self._body_for(member, route, asks), chat, way, transcript.text(), stream.events
         )
-        transcript.go_on(stream.usage or self._bill.estimate(stream.events))
+        so_far = stream.usage or self._bill.estimate(stream.events)
+        transcript.go_on(so_far)
+        self._bill.part(so_far)
         stream.usage = None
         attempt = self._made(member, body, asks, head_of_the_rest(member.endpoint, way))
         deadline = min(now + self._patience(member.endpoint), call.received + member.endpoint.total)
