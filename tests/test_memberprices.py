@@ -26,7 +26,7 @@ def nano(price: dict[str, int], taken: int, given: int) -> int:
     return 1000 * (taken * price["input"] + given * price["output"])
 
 
-def pool(*prices: dict[str, int] | None, **more: object) -> Fields:
+def pool(*prices: dict[str, int] | None, **more: Any) -> Fields:
     """A model whose upstreams a, b, … are tried in this order, each with a price of its own or none."""
     made = model("abcdef"[: len(prices)], **more)
     entries: Any = made["pool"]
