@@ -4,6 +4,7 @@ import itertools
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -12,6 +13,7 @@ from relay.observe.spans import spans_of
 from relay.observe.tracing import plan
 from relay.records import AttemptRecord, CallRecord
 from relay.tracecontext import Parent, Trace, read
+from tests.rig.deadlines import WAIT
 
 ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -157,6 +159,11 @@ def test_a_collector_that_never_answers_holds_a_bounded_number_of_calls(
         exporter.observe([traced()])
 
         assert (before, exporter.dropped, exporter.sent) == (0, 8, 0)
+
+    # Its thread draws its pauses from `random`, which hypothesis would find in a test after this one.
+    for thread in threading.enumerate():
+        if thread.name == "otlp":
+            thread.join(WAIT)
 
 
 # --- what a trace says ----------------------------------------------------------------------------
