@@ -156,10 +156,11 @@ def build(
     guard: Guard,
     refresh: Refresh | None = None,
     data_port: int = 0,
+    public_url: Callable[[], str | None] = lambda: None,
 ) -> web.Application:
     """The application of the admin port, for `Runner`. `refresh` is awaited before a snapshot is taken.
 
-    `data_port`: where clients are served, for the playground; 0 is nowhere.
+    `data_port`: where clients are served, for the playground; 0 is nowhere. `public_url`: where else, as of now.
     """
     pages = Pages(metrics, refresh)
 
@@ -171,6 +172,7 @@ def build(
             reason=reason,
             degraded=readiness.degraded(),
             data_port=data_port,
+            public_url=public_url(),
         )
         answer.headline = headline(answer)
         return answer
@@ -202,8 +204,10 @@ def build(
     app.router.add_get("/status.json", report)
     app.router.add_get("/events", live.serve)
     for name, (kind, body) in assets().items():
-        path = "/" if name == INDEX else f"/static/{name}"
-        app.router.add_get(path, _asset(kind, body, data_port if name == INDEX else 0))
+        if name == INDEX:
+            app.router.add_get("/", _index(kind, body, data_port, public_url))
+        else:
+            app.router.add_get(f"/static/{name}", _asset(kind, body))
     app.on_response_prepare.append(_dress)
     app.on_shutdown.append(close)
     return app
@@ -249,14 +253,19 @@ class _Connection(web.RequestHandler):
         return response
 
 
-def _asset(kind: str, body: bytes, calls: int) -> Handler:
-    """`calls`: the port that the page may call beside this one."""
+def _asset(kind: str, body: bytes) -> Handler:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type=kind, charset="utf-8")
+
+    return answer
+
+
+def _index(kind: str, body: bytes, port: int, public_url: Callable[[], str | None]) -> Handler:
+    """The page itself may call the API beside this port."""
 
     async def answer(request: web.Request) -> web.Response:
-        response = web.Response(body=body, content_type=kind, charset="utf-8")
-        if calls:
-            response.headers["Content-Security-Policy"] = policy(request.host, calls)
-        return response
+        allowed = {"Content-Security-Policy": policy(request.host, port, public_url())}
+        return web.Response(body=body, content_type=kind, charset="utf-8", headers=allowed)
 
     return answer
 

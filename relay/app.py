@@ -184,7 +184,7 @@ class Relay:
         config = self._config.admin
         port = int(_bound(self._front_runner).rpartition(":")[2])
         shown = self._metrics, self._health, self._seen.status, self._guard
-        app = admin.build(*shown, data_port=port)
+        app = admin.build(*shown, data_port=port, public_url=lambda: self._config.server.public_url)
         runner = admin.Runner(app)
         await runner.setup()
         await web.TCPSite(runner, config.listen.host, config.listen.port).start()

@@ -182,4 +182,6 @@ class Answer(StatusReport):
     degraded: list[str] = []
     data_port: int = 0
     """Where clients are served."""
+    public_url: str | None = None
+    """Where they reach it through a proxy (`server.public_url`)."""
     headline: list[Finding] = []

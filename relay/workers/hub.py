@@ -94,7 +94,10 @@ class Hub:
     async def _open_admin(self) -> None:
         shown = self._overview
         port = int(self._seat.listen.rpartition(":")[2])
-        app = admin.build(shown, shown, shown.status, self._guard, shown.refresh, port)
+        app = admin.build(
+            *(shown, shown, shown.status, self._guard, shown.refresh, port),
+            public_url=lambda: self.config.server.public_url,
+        )
         self._runner = admin.Runner(app)
         await self._runner.setup()
         for listener in self._seat.listeners:

@@ -29,6 +29,7 @@ ARGUMENTS = (
     *("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"),
     *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
     *("--disable-sync", "--disable-extensions", "--force-device-scale-factor=1"),
+    "--host-resolver-rules=MAP relay.test 127.0.0.1",
 )
 _STARTED = re.compile(rb"started successfully on port (\d+)")
 
@@ -113,6 +114,7 @@ class Chromium:
         }
         wishes = {
             "browserName": "chrome",
+            "acceptInsecureCerts": True,
             "goog:chromeOptions": options,
             "goog:loggingPrefs": {"performance": "ALL", "browser": "ALL"},
             "timeouts": {"script": int(2 * WAIT * 1000)},

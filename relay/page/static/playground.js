@@ -17,14 +17,27 @@ let said = () => "";
 let prompted = "";
 let asking = 0;
 let drawing = false;
+let allowed = null; // where this page may call: it came with a policy that says so, and later ones are not for it
 
-const origin = () => `${location.protocol}//${location.hostname}:${told.data_port}`;
+const origin = () => told.public_url ?? `${location.protocol}//${location.hostname}:${told.data_port}`;
 const key = () => at("key").value.trim();
 
 function tell(key, facts) {
   said = () => say(key, facts);
   write(at("said"), said());
 }
+
+// Why a call would be blocked by the browser, which tells nobody but its console; null if it would not.
+function blocked() {
+  const to = new URL(origin());
+  const here = /^(localhost|127\..*|\[::1\])$/.test(to.hostname);
+  if (location.protocol === "https:" && to.protocol === "http:" && !here) return "said_mixed";
+  return origin() === allowed ? null : "said_moved";
+}
+
+// A page behind TLS on a port of a relay that speaks none: somebody stands between, and nobody has said where else.
+const unreachable = () =>
+  location.protocol === "https:" && !told.public_url ? "said_unreachable_behind" : "said_unreachable";
 
 function body() {
   const messages = [{ role: "user", content: at("prompt").value }];
@@ -45,6 +58,7 @@ async function findModels() {
   list.disabled = true;
   refresh();
   if (!key() || !told.data_port) return;
+  if (blocked()) return tell(blocked(), { origin: origin() });
   try {
     const answer = await fetch(origin() + "/v1/models", {
       headers: { authorization: "Bearer " + key() },
@@ -58,7 +72,7 @@ async function findModels() {
     list.disabled = !found.data.length;
     tell(found.data.length ? "said_models" : "said_no_models", { models: count(found.data.length) });
   } catch {
-    if (asked === asking) tell("said_unreachable", { origin: origin() });
+    if (asked === asking) tell(unreachable(), { origin: origin() });
   }
   refresh();
 }
@@ -83,7 +97,8 @@ function stop() {
 function progress(which) {
   if (which !== call) return;
   if (which.end !== null) {
-    tell("said_" + which.end, which.error ?? { origin: which.origin });
+    const word = which.end === "unreachable" ? unreachable() : "said_" + which.end;
+    tell(word, which.error ?? { origin: which.origin });
   } else if (which.first !== null) {
     tell("said_streaming");
   }
@@ -190,10 +205,11 @@ export function startPlayground() {
   }
   at("copy").addEventListener("click", copy);
   listen("served", () => call !== null && measure());
-  let port = 0;
+  let known = "";
   listen("now", () => {
-    if (told.data_port === port) return;
-    port = told.data_port;
+    if (!told.data_port || origin() === known) return;
+    known = origin();
+    allowed ??= known;
     showPlayground();
     findModels();
   });
