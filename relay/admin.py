@@ -14,6 +14,7 @@ import base64
 import binascii
 import hmac
 from collections.abc import Awaitable, Callable
+from functools import partial
 from hashlib import sha256
 from typing import Protocol
 
@@ -80,8 +81,8 @@ class Readiness(Protocol):
         """What is away though it serves."""
 
 
-Status = Callable[[], StatusReport]
-"""Tells the state of things now; cheap, on the event loop."""
+Status = Callable[[], Awaitable[StatusReport]]
+"""Tells the state of things now. On the event loop, in short pieces."""
 
 
 Refresh = Callable[[], Awaitable[None]]
@@ -164,10 +165,11 @@ def build(
     """
     pages = Pages(metrics, refresh)
 
-    def look() -> Answer:
+    async def look() -> Answer:
+        report = await status()
         reason = readiness.reason()
         answer = Answer(
-            **msgspec.structs.asdict(status()),
+            **msgspec.structs.asdict(report),
             ready=reason is None,
             reason=reason,
             degraded=readiness.degraded(),
@@ -177,7 +179,7 @@ def build(
         answer.headline = headline(answer)
         return answer
 
-    live = Live(look)
+    live = Live(look, partial(log.crash, "admin_failed"))
 
     async def scrape(request: web.Request) -> web.Response:
         openmetrics = wants_openmetrics(request.headers.get("Accept", ""))
@@ -192,10 +194,10 @@ def build(
         return _json(*readiness.readyz())
 
     async def report(request: web.Request) -> web.Response:
-        return _json(200, _encode(look()))
+        return _json(200, _encode(await look()))
 
     async def close(app: web.Application) -> None:
-        live.close()
+        await live.close()
 
     app = web.Application(middlewares=[_boundary(guard)])
     app.router.add_get("/metrics", scrape)

@@ -331,12 +331,13 @@ class Relay:
             over = self._apply(snapshot)
             digest, notices = config.digest[:12], list(config.notices)
             log.info("reloaded", digest=digest, notices=notices, **made.difference)
+            self._seen.reloaded(made.difference)
         del made
         await asyncio.to_thread(over, self._pace)
         return faults
 
-    def reload_failed(self) -> None:
-        self._metrics.reloaded(successful=False, wall=time())
+    def reload_failed(self, faults: list[str]) -> None:
+        self._seen.reload_failed(faults)
 
     # -- what is shown --
 

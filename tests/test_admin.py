@@ -56,7 +56,7 @@ class Process:
     def degraded(self) -> list[str]:
         return self.away
 
-    def status(self) -> StatusReport:
+    async def status(self) -> StatusReport:
         return StatusReport(
             version="1.2.3",
             uptime_seconds=61.5,

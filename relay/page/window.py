@@ -7,9 +7,10 @@ more, and the sums of all whole steps are kept, so that reading costs the same h
 from __future__ import annotations
 
 from collections import deque
+from operator import attrgetter
 from typing import Final
 
-from relay.page.facts import FAILURES, SERVED, Failure, History, Served
+from relay.page.facts import FAILURES, LATEST, SERVED, Call, Failure, History, Served
 from relay.page.sums import Sums, percentile
 from relay.page.telling import Telling
 
@@ -42,6 +43,8 @@ class Window:
         self.failures: deque[Failure] = deque(maxlen=FAILURES)
         self.refusals: deque[Failure] = deque(maxlen=FAILURES)
         self.served: deque[Served] = deque(maxlen=SERVED)
+        self.latest: list[Call] = []
+        """By their ends, which processes do not tell in order."""
 
     def add(self, told: Telling, now: float, wall: float) -> None:
         """This happened just now."""
@@ -55,6 +58,9 @@ class Window:
         self.failures.extend(told.failures)
         self.refusals.extend(told.refusals)
         self.served.extend(told.served)
+        if told.latest:
+            ended = sorted([*self.latest, *told.latest], key=attrgetter("at"))
+            self.latest = ended[-LATEST:]
 
     def _sum(self, name: str, sums: Sums) -> None:
         self._present.setdefault(name, Sums()).add(sums)

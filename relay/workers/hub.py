@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from time import time
 from typing import Final
 
 import uvloop
@@ -138,8 +137,11 @@ class Hub:
     async def read_anew(self, still: Still) -> list[str]:
         return await self._reloading.reload(still)
 
-    def reload_failed(self) -> None:
-        self.metrics.reloaded(successful=False, wall=time())
+    def reload_failed(self, faults: list[str]) -> None:
+        self._overview.reload_failed(faults)
+
+    def reloaded(self, changes: dict[str, list[str]]) -> None:
+        self._overview.reloaded(changes)
 
     def compile(self, config: Config, principals: Principals | None = None) -> Snapshot:
         return Snapshot(config, self._memory, self._demo, principals)
