@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from time import time
 from typing import Any
 
 import pytest
@@ -270,19 +269,18 @@ async def test_what_all_workers_tell_is_one(tmp_path: Path) -> None:
 async def test_reloads_and_the_ends_of_keys_are_told_by_one_process_and_by_many(
     tmp_path: Path, workers: int
 ) -> None:
-    soon = datetime.fromtimestamp(time() + 3 * 86_400, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    keys = [
-        {"id": "soon", "key": "sk-soon-0123456789abcdef", "expires": soon},
-        {"id": "gone", "key": "sk-gone-0123456789abcdef", "expires": "2020-01-01"},
-    ]
     async with Upstream() as upstream:
-        fields = several(workers, config({"a": upstream}, keys=keys))
+        fields = several(workers, config({"a": upstream}))
         fields["state"] = {"path": str(tmp_path / "state")}
         async with RelayProcess(fields, tmp_path) as relay:
             first = (await get(relay.admin, "/status.json", key=None)).json()
-            more = {"id": "new", "key": "sk-new-0123456789abcdef"}
-            changed = {"server": fields["server"] | {"max_body": "1MiB"}, "keys": [*keys, more]}
-            relay.write(fields | changed)
+            soon = datetime.fromtimestamp(first["at"] + 3 * 86_400, UTC).isoformat()
+            keys = [
+                {"id": "soon", "key": "sk-soon-0123456789abcdef", "expires": soon},
+                {"id": "gone", "key": "sk-gone-0123456789abcdef", "expires": "2020-01-01"},
+            ]
+            server = fields["server"] | {"max_body": "1MiB"}
+            relay.write(fields | {"server": server, "keys": fields["keys"] + keys})
             relay.reload()
             await relay.log(lambda line: line.get("event") == "reloaded")
             second = (await get(relay.admin, "/status.json", key=None)).json()
@@ -292,11 +290,13 @@ async def test_reloads_and_the_ends_of_keys_are_told_by_one_process_and_by_many(
             third = (await get(relay.admin, "/status.json", key=None)).json()
 
             assert first["reload"] is None
-            assert [one["key"] for one in first["expiring"]] == ["soon"]
-            assert [one["key"] for one in first["expired"]] == ["gone"]
-            assert (first["keys_expiring"], first["keys_expired"]) == (1, 1)
-            assert "expires" in [one["code"] for one in first["headline"]]
-            assert second["reload"]["changes"] == {"keys": ["+new"], "server": ["~max_body"]}
+            assert first["expiring"] == first["expired"] == []
+            assert [one["key"] for one in second["expiring"]] == ["soon"]
+            assert [one["key"] for one in second["expired"]] == ["gone"]
+            assert (second["keys_expiring"], second["keys_expired"]) == (1, 1)
+            assert "expires" in [one["code"] for one in second["headline"]]
+            changes = {"keys": ["+soon", "+gone"], "server": ["~max_body"]}
+            assert second["reload"]["changes"] == changes
             assert third["reload"]["successful"] is False
             assert "models" in third["reload"]["faults"][0]
             assert third["config_digest"] == second["config_digest"] != first["config_digest"]

@@ -84,6 +84,7 @@ async function send() {
   const mine = new Call(origin(), key(), body(), progress);
   call = mine;
   write(at("answer"), "");
+  at("raw").replaceChildren();
   tell("said_asking");
   refresh();
   await mine.run();
@@ -115,11 +116,28 @@ function draw() {
   const atEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
   write(box, call.text);
   if (atEnd) box.scrollTop = box.scrollHeight;
-  write(at("raw"), call.raw);
+  showRaw();
   const { picture, top } = strip(call.gaps);
   at("gaps").replaceChildren(picture);
   write(at("gaps-hint"), call.gaps.length ? say("gaps_hint", { top: seconds(top) }) : "");
   measure();
+}
+
+// Each event is drawn once, and only where somebody looks.
+function showRaw() {
+  if (!at("raw-shown").open) return;
+  const box = at("raw");
+  const first = call.raw[0]?.number ?? 0;
+  const place = (node) => Number(node.dataset.event);
+  while (box.firstElementChild && place(box.firstElementChild) < first) box.firstElementChild.remove();
+  const next = box.lastElementChild ? place(box.lastElementChild) + 1 : first;
+  const atEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
+  for (const { number, at: when, text } of call.raw) {
+    if (number < next) continue;
+    box.append(element("span", { class: "event", "data-event": number }, element("span", { class: "when" }, seconds(when)), text + "\n"));
+  }
+  if (atEnd) box.scrollTop = box.scrollHeight;
+  write(at("raw-hint"), say(first ? "raw_dropped" : "raw_hint", { events: count(first) }));
 }
 
 function measure() {
@@ -204,6 +222,7 @@ export function startPlayground() {
     });
   }
   at("copy").addEventListener("click", copy);
+  at("raw-shown").addEventListener("toggle", () => call !== null && showRaw());
   listen("served", () => call !== null && measure());
   let known = "";
   listen("now", () => {
