@@ -124,11 +124,14 @@ async def test_the_events_are_shown_as_they_came_when_somebody_looks(
         assert lines[-1].endswith("data: [DONE]")
         assert re.match(r"[\d.]+ m?s ?data: \{", lines[0])
         events = [line.partition("data: ")[2] for line in lines if "data: " in line]
-        assert "".join(
-            json.loads(each)["choices"][0]["delta"].get("content") or ""
-            for each in events[:-1]
-            if json.loads(each)["choices"]
-        ) == say.TEXT
+        assert (
+            "".join(
+                json.loads(each)["choices"][0]["delta"].get("content") or ""
+                for each in events[:-1]
+                if json.loads(each)["choices"]
+            )
+            == say.TEXT
+        )
 
 
 @scenario

@@ -377,14 +377,15 @@ def test_the_last_reload_is_told_with_what_it_changed_or_why_it_failed(tmp_path:
     before = reported(recent).reload
     recent.reloaded({"keys": ["+shop"]}, NOON)
     good = reported(recent).reload
-    recent.reload_failed([f"{n}" * 1000 for n in range(9)], NOON + 1)
+    faults = ["/etc/relay/config.yaml:1:9: models: none"] + ["x" * 1000] * 8
+    recent.reload_failed(faults, Path("/etc/relay"), NOON + 1)
     bad = reported(recent).reload
 
     assert before is None
     assert good == Reload(NOON, True, {"keys": ["+shop"]})
     assert bad is not None
     assert (bad.successful, bad.changes, bad.more_faults) == (False, {}, 9 - FAULTS)
-    assert [len(fault) for fault in bad.faults] == [LONGEST_FAULT] * FAULTS
+    assert bad.faults == ["config.yaml:1:9: models: none"] + ["x" * LONGEST_FAULT] * (FAULTS - 1)
 
 
 # -- the ends of keys --

@@ -51,6 +51,11 @@ def _head(answer: Answer) -> Iterator[Line]:
     file = f"{answer.config_path} {answer.config_digest[:12]}"
     if answer.reload_successful:
         yield file, "soft"
+        last = answer.reload
+        if last is not None:
+            changes = (f"{name} {' '.join(names)}" for name, names in last.changes.items())
+            changed = ", ".join(changes) or "nothing changed"
+            yield f"reloaded at {_clock(last.at)} UTC: {changed}", "soft"
     else:
         yield f"{file}, a later reload failed", "warn"
 

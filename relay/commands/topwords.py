@@ -30,7 +30,7 @@ SENTENCES: Final = {
     "keys_more": "{limits} more limits are nearly used up",
     "relay_not_ready": "the relay takes no new calls: {reason}",
     "relay_degraded": "{text}",
-    "relay_reload_failed": "the last reload failed, so that the file on disk is not the one that serves: {fault}",
+    "relay_reload_failed": "the last reload failed: {fault}; the file on disk is not the one that serves",
     "relay_waiting": "{calls} calls wait for a place at an upstream",
 }
 STATES: Final = {

@@ -166,7 +166,7 @@ class Seen(Sources):
         """They were, and cannot be used."""
         wall = time()
         self._metrics.reloaded(successful=False, wall=wall)
-        self._recent.reload_failed(faults, wall)
+        self._recent.reload_failed(faults, self._snapshot().config.path.parent, wall)
 
     async def status(self) -> StatusReport:
         """The state of things for the status page."""

@@ -65,9 +65,9 @@ class Recent:
         """The configuration was read anew, and is in effect."""
         self._reload = Reload(wall, True, changes)
 
-    def reload_failed(self, faults: Sequence[str], wall: float) -> None:
-        """It was read anew, and cannot be used."""
-        told = [fault[:LONGEST_FAULT] for fault in faults[:FAULTS]]
+    def reload_failed(self, faults: Sequence[str], folder: Path, wall: float) -> None:
+        """It was read anew, and cannot be used. `folder` is the configuration's: told elsewhere, and long."""
+        told = [fault.replace(f"{folder}/", "", 1)[:LONGEST_FAULT] for fault in faults[:FAULTS]]
         self._reload = Reload(wall, False, {}, told, len(faults) - len(told))
 
     async def gather(self, ratios: Iterable[Use], keys: Ending, wall: float) -> list[Use]:

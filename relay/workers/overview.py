@@ -78,7 +78,8 @@ class Overview(Sources):
         """They were, and cannot be used."""
         wall = time()
         self.metrics.reloaded(successful=False, wall=wall)
-        self._recent.reload_failed(faults, wall)
+        folder = self._configuration.config.path.parent
+        self._recent.reload_failed(faults, folder, wall)
 
     def beat(self) -> None:
         """The hub's loop turns."""

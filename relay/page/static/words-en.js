@@ -44,7 +44,7 @@ export const en = {
   keys_more: "{limits} more limits are nearly used up.",
   relay_not_ready: "The relay takes no new calls: {reason}.",
   relay_degraded: "{text}",
-  relay_reload_failed: "The last reload failed, so that the file on disk is not the one that serves: {fault}",
+  relay_reload_failed: "The last reload failed: {fault}; the file on disk is not the one that serves.",
   relay_waiting: "{calls} calls wait for a place at an upstream.",
 
   in_flight: "In flight",

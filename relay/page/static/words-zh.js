@@ -44,7 +44,7 @@ export const zh = {
   keys_more: "还有 {limits} 个限额即将用完。",
   relay_not_ready: "中继不接受新调用：{reason}。",
   relay_degraded: "{text}",
-  relay_reload_failed: "上次重新加载失败，磁盘上的文件不是正在生效的配置：{fault}",
+  relay_reload_failed: "上次重新加载失败：{fault}；磁盘上的文件不是正在生效的配置。",
   relay_waiting: "{calls} 个调用在排队等待上游空位。",
 
   in_flight: "进行中",
