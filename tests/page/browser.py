@@ -212,11 +212,14 @@ class Browser:
         fields = {"script": script, "args": list(arguments)}
         return await self._call("POST", "/execute/sync", fields)
 
+    async def later(self, script: str) -> Any:
+        """The value that a script hands to the function that is its last argument."""
+        return await self._call("POST", "/execute/async", {"script": script, "args": []})
+
     async def until(self, condition: str) -> Any:
         """Waits until an expression of JavaScript holds, and returns its value."""
-        fields = {"script": _WAIT % condition, "args": []}
         try:
-            return await self._call("POST", "/execute/async", fields)
+            return await self.later(_WAIT % condition)
         except AssertionError as error:
             seen = await self.run("return document.body.innerText")
             raise AssertionError(f"never: {condition}\n{error}\n{seen}") from None

@@ -149,7 +149,7 @@ function measure() {
     ["tokens", usage ? count(usage.prompt_tokens) + " / " + count(usage.completion_tokens) : "–", say("tokens_hint")],
     ["longest_gap", seconds(call.longestGap)],
     ["duration", seconds(call.duration)],
-    ["served_by", served ? served.upstream : "–"],
+    ["served_by", served && served.upstream !== "none" ? served.upstream : "–"],
     ["overhead", served ? seconds(served.overhead) : "–"],
     ["cost", served ? dollars(served.cost_usd ?? 0) : "–"],
     ["request_id", call.requestId ?? "–"],
