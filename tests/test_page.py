@@ -319,8 +319,7 @@ def test_a_report_is_bounded_and_has_the_tightest_limits_first(tmp_path: Path) -
     report = Answer("1", 1.0, "c", "d", 0, [UpstreamStatus("up", {"closed": 1}, 0, None)])
 
     async def complete() -> None:
-        uses = await recent.gather(ratios, Ends({}), NOON)
-        recent.complete(report, uses, {"up": 3}, 1001.0, NOON)
+        await recent.complete(report, ratios, Ends({}), {"up": 3}, 1001.0, NOON)
 
     asyncio.run(complete())
 
@@ -337,9 +336,10 @@ def test_a_report_is_bounded_and_has_the_tightest_limits_first(tmp_path: Path) -
 
 def test_limits_are_looked_at_some_in_a_turn(tmp_path: Path) -> None:
     recent = Recent(tmp_path / "none.db", NOON)
+    report = Answer("1", 1.0, "c", "d", 0, [])
     turns: list[int] = []
 
-    async def gather() -> list[tuple[str, str, float]]:
+    async def complete() -> None:
         loop = asyncio.get_running_loop()
         looked = 0
 
@@ -347,7 +347,7 @@ def test_limits_are_looked_at_some_in_a_turn(tmp_path: Path) -> None:
             nonlocal looked
             for number in range(4 * TURN):
                 looked += 1
-                yield f"key-{number}", "rpm", 0.5
+                yield f"key-{number}", "rpm", 0.9
 
         def turn() -> None:
             turns.append(looked)
@@ -355,9 +355,11 @@ def test_limits_are_looked_at_some_in_a_turn(tmp_path: Path) -> None:
                 loop.call_soon(turn)
 
         loop.call_soon(turn)
-        return await recent.gather(ratios(), Ends({}), NOON)
+        await recent.complete(report, ratios(), Ends({}), {}, 1001.0, NOON)
 
-    assert len(asyncio.run(gather())) == 4 * TURN
+    asyncio.run(complete())
+
+    assert report.keys_near == 4 * TURN
     assert max(after - before for before, after in pairwise(turns)) == TURN
 
 
@@ -366,7 +368,7 @@ def reported(recent: Recent) -> Answer:
     report = Answer("1", 1.0, "c", "d", 0, [])
 
     async def complete() -> None:
-        recent.complete(report, [], {}, 1001.0, NOON)
+        await recent.complete(report, [], Ends({}), {}, 1001.0, NOON)
 
     asyncio.run(complete())
     return report

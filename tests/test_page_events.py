@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -22,6 +24,7 @@ from tests.page import cost
 from tests.rig import RelayProcess, Upstream, chat, config, get, scenario, within
 from tests.rig.deadlines import SCALE
 from tests.rig.raw_client import RawClient, request
+from tests.rig.relay_process import ROOT
 
 MARKUP = "</script>\n\ndata: evil\r\nevent: x 模型"
 
@@ -302,6 +305,23 @@ async def test_reloads_and_the_ends_of_keys_are_told_by_one_process_and_by_many(
             assert third["config_digest"] == second["config_digest"] != first["config_digest"]
             (failed,) = [one for one in third["headline"] if one["code"] == "reload_failed"]
             assert failed["facts"]["fault"] == third["reload"]["faults"][0]
+
+
+@scenario
+async def test_a_page_that_comes_holds_the_event_loop_for_a_moment_only(tmp_path: Path) -> None:
+    words = ("--keys", "400", "--upstreams", "50", "--seconds", "1.5")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.page.stall", *words),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    async with within(30 * SCALE):
+        out, _ = await process.communicate()
+
+    # Two at most, of CPU time; looked at in one turn, the limits alone would take four.
+    longest = float(re.findall(r"with one ([\d.]+)", out.decode())[0])
+    assert longest < 4 * SCALE, out
 
 
 @scenario

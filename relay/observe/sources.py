@@ -170,10 +170,9 @@ class Seen(Sources):
 
     async def status(self) -> StatusReport:
         """The state of things for the status page."""
-        ratios = self._gate.iter_ratios(monotonic(), time())
-        uses = await self._recent.gather(ratios, self._snapshot().principals, time())
         self.beat()
-        config = self._snapshot().config
+        snapshot = self._snapshot()
+        config = snapshot.config
         now, wall = monotonic(), time()
         states: dict[str, dict[str, int]] = {}
         for upstream, state, count in self.upstream_states():
@@ -192,7 +191,8 @@ class Seen(Sources):
             reload_successful=self._metrics.reload_successful,
             reloaded_at=self._metrics.reloaded_at,
         )
-        return self._recent.complete(report, uses, dict(self.queue_depth()), now, wall)
+        ratios, waiting = self._gate.iter_ratios(now, wall), dict(self.queue_depth())
+        return await self._recent.complete(report, ratios, snapshot.principals, waiting, now, wall)
 
     def log_dropped(self) -> int:
         return self._access_log.dropped + self._log_dropped()

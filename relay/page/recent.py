@@ -33,6 +33,8 @@ RATIOS: Final = 4000
 """Limits that are looked at."""
 TURN: Final = 100
 """Of these, what one turn of the event loop looks at: some three microseconds each."""
+FILLED: Final = 20
+"""Upstreams whose figures are made in one turn: some thirty microseconds each."""
 LONGEST_FAULT: Final = 300
 """Characters."""
 
@@ -70,31 +72,26 @@ class Recent:
         told = [fault.replace(f"{folder}/", "", 1)[:LONGEST_FAULT] for fault in faults[:FAULTS]]
         self._reload = Reload(wall, False, {}, told, len(faults) - len(told))
 
-    async def gather(self, ratios: Iterable[Use], keys: Ending, wall: float) -> list[Use]:
-        """What takes long, before a report is made: who expires, and which limits are used, in pieces of a turn."""
-        await self._expiry.look(keys, wall)
-        uses: list[Use] = []
-        for use in islice(ratios, RATIOS):
-            uses.append(use)
-            if not len(uses) % TURN:
-                await asyncio.sleep(0)
-        return uses
-
-    def complete(
+    async def complete(
         self,
         report: StatusReport,
-        uses: Sequence[Use],
+        ratios: Iterable[Use],
+        keys: Ending,
         waiting: Mapping[str, int],
         now: float,
         wall: float,
     ) -> StatusReport:
-        """Adds to a report what is remembered. `uses` is from `gather`; `waiting`: calls by upstream."""
+        """Adds to a report what is remembered, some of it at each turn of the loop. `waiting`: calls by upstream."""
+        await self._expiry.look(keys, wall)
+        uses = await _gathered(ratios)
         window = self._window
         window.advance(now)
         self._spend.recall(wall)
-        for upstream in report.upstreams:
+        for number, upstream in enumerate(report.upstreams, 1):
             self._fill(upstream, wall)
             upstream.waiting = waiting.get(upstream.name, 0)
+            if not number % FILLED:
+                await asyncio.sleep(0)
         report.at, report.window_seconds, report.ttft_target = wall, WINDOW, self._target
         report.totals = self._totals(wall)
         report.totals.waiting = sum(waiting.values())
@@ -110,6 +107,8 @@ class Recent:
         report.refusals = list(window.refusals)[::-1]
         report.served = list(window.served)[::-1]
         report.latest = window.latest[::-1]
+        # What is made of it comes in a turn of its own.
+        await asyncio.sleep(0)
         return report
 
     def _fill(self, upstream: UpstreamStatus, wall: float) -> None:
@@ -142,3 +141,12 @@ class Recent:
             self._spend.today(ALL, wall),
             self._spend.since(wall),
         )
+
+
+async def _gathered(ratios: Iterable[Use]) -> list[Use]:
+    uses: list[Use] = []
+    for use in islice(ratios, RATIOS):
+        uses.append(use)
+        if not len(uses) % TURN:
+            await asyncio.sleep(0)
+    return uses

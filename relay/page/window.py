@@ -38,6 +38,8 @@ class Window:
         self._sums: Step = {}
         """Of the steps that are over."""
         self._history: History | None = None
+        self._medians: deque[dict[str, float | None]] = deque([{}] * STEPS, maxlen=STEPS)
+        """Of the steps that are over: sixty of each upstream at once would take long."""
         self.errors: dict[str, tuple[str, float]] = {}
         """By upstream: the `result` of its latest failure, and when it was told (Unix time)."""
         self.failures: deque[Failure] = deque(maxlen=FAILURES)
@@ -87,6 +89,7 @@ class Window:
     def _close(self) -> None:
         gone, closed = self._over[0], self._present
         self._over.append(closed)
+        self._medians.append({name: _median(sums) for name, sums in closed.items() if name != ALL})
         self._present = {}
         for name, sums in closed.items():
             self._sums.setdefault(name, Sums()).add(sums)
@@ -124,7 +127,7 @@ class Window:
         if made is None:
             made = self._history = History(
                 STEP,
-                {n: [_median(step.get(n)) for step in self._over] for n in upstreams},
+                {n: [step.get(n) for step in self._medians] for n in upstreams},
                 {
                     n: [s.failed if (s := step.get(n)) else 0 for step in self._over]
                     for n in upstreams
@@ -135,6 +138,6 @@ class Window:
         return made
 
 
-def _median(sums: Sums | None) -> float | None:
-    found = percentile(sums.ttft, 0.5) if sums is not None else None
+def _median(sums: Sums) -> float | None:
+    found = percentile(sums.ttft, 0.5)
     return None if found is None else round(found, 4)

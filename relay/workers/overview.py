@@ -118,8 +118,6 @@ class Overview(Sources):
 
     async def status(self) -> StatusReport:
         """The state of things for the status page, as told within the last second."""
-        ratios = self._ratios([member.numbers for member in self._members.present()])
-        uses = await self._recent.gather(ratios, self._configuration.principals, time())
         live = [member.numbers for member in self._members.present()]
         config = self._configuration.config
         now, wall = monotonic(), time()
@@ -135,7 +133,8 @@ class Overview(Sources):
         )
         depths = totals("relay_queue_depth", live).items()
         waiting = {upstream: int(calls) for (upstream,), calls in depths}
-        return self._recent.complete(report, uses, waiting, now, wall)
+        ratios, keys = self._ratios(live), self._configuration.principals
+        return await self._recent.complete(report, ratios, keys, waiting, now, wall)
 
     def _upstreams(self, live: list[Snapshot]) -> list[UpstreamStatus]:
         states: dict[str, dict[str, int]] = {}
