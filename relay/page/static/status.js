@@ -261,8 +261,9 @@ function showFacts(now) {
     ["version", now.version],
     ["up", span(now.uptime_seconds)],
     ["configuration", now.config_path + " · " + now.config_digest.slice(0, 12)],
-    ["reloaded", time(now.reloaded_at)],
   ];
+  // A reload that went well says itself when that was.
+  if (!now.reload?.successful) entries.push(["reloaded", time(now.reloaded_at)]);
   if (now.reload) entries.push(["last_reload", reloaded(now.reload)]);
   each(at("facts"), entries, ([name]) => name, () => element("div", {}, element("dt"), element("dd")), (node, [name, value]) => {
     write(node.children[0], say(name));
