@@ -220,6 +220,18 @@ async def test_money_is_that_of_the_measured_tokens_at_the_configured_price(benc
 
 
 @scenario
+async def test_an_upstream_that_takes_another_price_is_shown_with_that(bench: Bench) -> None:
+    async with Upstream(stream(usage=70)) as a, Upstream(stream(usage=70)) as b:
+        pool = [{"upstream": "a"}, {"upstream": "b", "price": {"input": 3, "output": 3}}]
+        bench.write({"a": a, "b": b}, pool=pool, price={"input": 1, "output": 1})
+
+        found = await bench.figures("-n", "1")
+
+        each = {name: found[name]["usd_per_million_tokens"] for name in "ab"}
+        assert each == {"a": pytest.approx(1), "b": pytest.approx(3)}
+
+
+@scenario
 async def test_every_round_calls_everybody_once_in_an_order_of_the_seed(bench: Bench) -> None:
     called: list[str] = []
 

@@ -139,6 +139,7 @@ async def test_an_outage_never_ends_in_a_canned_answer(tmp_path: Path) -> None:
             assert (answer.status, answer.error["code"]) == (502, "upstream_error")
 
 
+@pytest.mark.alone
 @scenario
 async def test_it_is_ready_within_a_second(tmp_path: Path) -> None:
     async with RelayProcess(shipped(tmp_path), tmp_path):
