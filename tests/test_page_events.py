@@ -307,6 +307,7 @@ async def test_reloads_and_the_ends_of_keys_are_told_by_one_process_and_by_many(
             assert failed["facts"]["fault"] == third["reload"]["faults"][0]
 
 
+@pytest.mark.alone
 @scenario
 async def test_a_page_that_comes_holds_the_event_loop_for_a_moment_only(tmp_path: Path) -> None:
     words = ("--keys", "400", "--upstreams", "50", "--seconds", "1.5")
@@ -324,6 +325,7 @@ async def test_a_page_that_comes_holds_the_event_loop_for_a_moment_only(tmp_path
     assert longest < 4 * SCALE, out
 
 
+@pytest.mark.alone
 @scenario
 async def test_open_pages_cost_little(tmp_path: Path) -> None:
     spent = await cost.measured(tmp_path, pages=100, seconds=1.0, keys=20)
