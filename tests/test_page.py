@@ -310,6 +310,18 @@ def test_a_removed_upstream_leaves_nothing() -> None:
     assert (window.sums("up"), set(window.errors)) == (Sums(), {"spare"})
 
 
+def test_the_curve_of_an_upstream_that_was_removed_does_not_come_back_with_its_name() -> None:
+    window = Window()
+    window.add(told(answered()), 1000.0, NOON)
+    window.advance(1000.0 + STEP)
+    before = window.history(["up"]).ttft["up"][-1]
+
+    window.keep([])
+
+    assert before is not None
+    assert window.history(["up"]).ttft["up"] == [None] * STEPS
+
+
 def test_a_report_is_bounded_and_has_the_tightest_limits_first(tmp_path: Path) -> None:
     recent = Recent(tmp_path / "none.db", NOON)
     recent.configure(["up"], 0.8)

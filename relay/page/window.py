@@ -73,6 +73,9 @@ class Window:
         for step in (self._present, self._sums, *self._over):
             for name in [name for name in step if name not in known]:
                 del step[name]
+        for medians in self._medians:
+            for name in [name for name in medians if name not in known]:
+                del medians[name]
         self.errors = {name: error for name, error in self.errors.items() if name in known}
         self._history = None
 

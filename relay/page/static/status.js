@@ -4,7 +4,7 @@ import { at, each, element, mark, write } from "./dom.js";
 import { listen, told, want } from "./feed.js";
 import { count, date, dollars, percent, seconds, short, span, time, used } from "./format.js";
 import { scale, spark } from "./spark.js";
-import { has, say } from "./words.js";
+import { has, language, say } from "./words.js";
 
 const SIGNS = { good: "✓", note: "–", warn: "!", bad: "✕" };
 const OUTCOMES = { ok: "closed", client_cancelled: "none", rate_limited: "paused", client_error: "paused" };
@@ -213,18 +213,23 @@ function showCalls({ failures, refusals }) {
 }
 
 function showLatest({ latest }) {
-  const rows = latest.map((call) => element("tr", {},
+  at("no-calls").hidden = latest.length > 0;
+  // A call that has ended stays as it is, in the language of its row: what a reader has selected there stays, too.
+  each(at("latest"), latest, (call) => language() + call.request_id, latestRow, () => {});
+}
+
+function latestRow(call) {
+  const state = OUTCOMES[call.outcome] ?? "open";
+  return element("tr", {},
     labelled("time", time(call.at)),
-    labelled("what", element("span", { class: "badge", "data-state": OUTCOMES[call.outcome] ?? "open" }, say("outcome_" + call.outcome)), " ", element("code", {}, String(call.code))),
+    labelled("what", element("span", { class: "badge", "data-state": state }, say("outcome_" + call.outcome)), " ", element("code", {}, String(call.code))),
     labelled("key", call.key ?? "–"),
     labelled("model", call.model ?? "–"),
     labelled("upstream", call.upstream),
     labelled("first_token", seconds(call.ttft)),
     labelled("tokens_per_second", call.speed === undefined ? "–" : short(call.speed)),
     labelled("request_id", element("code", { class: "id" }, call.request_id)),
-  ));
-  if (!rows.length) rows.push(element("tr", {}, element("td", { colspan: 8, class: "none" }, say("no_calls"))));
-  at("latest").replaceChildren(...rows);
+  );
 }
 
 function fillCalls(body, calls) {
