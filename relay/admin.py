@@ -32,7 +32,7 @@ from relay.errors import (
 )
 from relay.observe import logs
 from relay.observe.exposition import OPENMETRICS, TEXT, Snapshot, wants_openmetrics
-from relay.page.assets import INDEX, assets, policy
+from relay.page.assets import INDEX, assets, index, policy
 from relay.page.events import Live
 from relay.page.facts import Answer, StatusReport
 from relay.page.verdict import headline
@@ -266,8 +266,10 @@ def _index(kind: str, body: bytes, port: int, public_url: Callable[[], str | Non
     """The page itself may call the API beside this port."""
 
     async def answer(request: web.Request) -> web.Response:
-        allowed = {"Content-Security-Policy": policy(request.host, port, public_url())}
-        return web.Response(body=body, content_type=kind, charset="utf-8", headers=allowed)
+        url = public_url()
+        allowed = {"Content-Security-Policy": policy(request.host, port, url)}
+        page = index(body, url)
+        return web.Response(body=page, content_type=kind, charset="utf-8", headers=allowed)
 
     return answer
 

@@ -164,6 +164,8 @@ async def test_the_start_names_the_public_address_and_reloads_follow_it(tmp_path
         second = await get(relay.admin, "/", key=None)
 
         assert relay.ready["public_url"] == status.json()["public_url"] == url
+        assert b'<meta name="public-url" content="%b">' % url.encode() in first.body
+        assert b'<meta name="public-url" content="">' in second.body
         policies = [each.headers["content-security-policy"] for each in (first, second)]
         assert "connect-src 'self' https://relay.example.com; base-uri" in policies[0]
         port = relay.address[1]

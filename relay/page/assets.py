@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import escape
 from importlib.resources import files
 from typing import Final
 from urllib.parse import urlsplit
@@ -27,6 +28,12 @@ def assets() -> dict[str, tuple[str, bytes]]:
         for file in sorted(folder.iterdir(), key=lambda file: file.name)
         if file.is_file()
     }
+
+
+def index(body: bytes, public_url: str | None) -> bytes:
+    """The page itself, which knows where it may call."""
+    known = b'<meta name="public-url" content="%b">' % escape(public_url or "").encode()
+    return body.replace(b'<meta name="public-url" content="">', known, 1)
 
 
 def policy(host: str = "", port: int = 0, public_url: str | None = None) -> str:

@@ -45,7 +45,7 @@ UPSTREAMS = {
 KEYS: dict[str, dict[str, Any]] = {
     "shop-frontend": {"rpm": 160, "concurrent": 12},
     "mobile-app": {"tpm": 400_000},
-    "batch-reports": {"usd_per_day": 0.165},
+    "batch-reports": {"usd_per_day": 0.19},
     "support-bot": {"rpm": 200, "usd_per_month": 40},
     "research": {"tpm": 900_000, "usd_per_month": 25},
 }

@@ -17,9 +17,11 @@ let said = () => "";
 let prompted = "";
 let asking = 0;
 let drawing = false;
-let allowed = null; // where this page may call: it came with a policy that says so, and later ones are not for it
 
-const origin = () => told.public_url ?? `${location.protocol}//${location.hostname}:${told.data_port}`;
+const beside = () => `${location.protocol}//${location.hostname}:${told.data_port}`;
+const origin = () => told.public_url ?? beside();
+// Where this page may call: its policy came with it, and what is told later changes no policy.
+const allowed = () => document.querySelector("meta[name=public-url]").content || beside();
 const key = () => at("key").value.trim();
 
 function tell(key, facts) {
@@ -32,7 +34,7 @@ function blocked() {
   const to = new URL(origin());
   const here = /^(localhost|127\..*|\[::1\])$/.test(to.hostname);
   if (location.protocol === "https:" && to.protocol === "http:" && !here) return "said_mixed";
-  return origin() === allowed ? null : "said_moved";
+  return origin() === allowed() ? null : "said_moved";
 }
 
 // A page behind TLS on a port of a relay that speaks none: somebody stands between, and nobody has said where else.
@@ -228,7 +230,6 @@ export function startPlayground() {
   listen("now", () => {
     if (!told.data_port || origin() === known) return;
     known = origin();
-    allowed ??= known;
     showPlayground();
     findModels();
   });
