@@ -122,7 +122,7 @@ async def test_a_bad_configuration_is_reported_without_its_secrets(tmp_path: Pat
             await relay.log(lambda line: "reload" in str(line.get("event")))
             status = (await get(relay.admin, "/status.json", key=None)).body.decode()
 
-        assert "keys.0.hash" in status
+        assert "keys[0].hash" in status
         assert CLIENT_KEY not in status
         assert UPSTREAM_KEY not in status
         assert CLIENT_KEY not in relay.stderr
