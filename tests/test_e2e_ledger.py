@@ -222,7 +222,7 @@ async def test_a_reload_says_that_another_folder_needs_a_restart(tmp_path: Path)
             relay.reload()
             line = await relay.log(about("reloaded"))
 
-            assert line["state"] == ["another path needs a restart"]
+            assert line["state"] == ["~retention", "another path needs a restart"]
 
 
 @scenario
