@@ -37,7 +37,7 @@ from relay.observe.linewriter import LineWriter
 from relay.observe.metrics import Metrics
 from relay.observe.sources import Seen
 from relay.overload import Overload
-from relay.page.telling import Teller
+from relay.page.teller import Teller
 from relay.port import Patience, Port
 from relay.proxy import Proxy
 from relay.quota.start import away, follow_policy, gate_of, make_room, store_link
@@ -184,7 +184,7 @@ class Relay:
         config = self._config.admin
         port = int(_bound(self._front_runner).rpartition(":")[2])
         shown = self._metrics, self._health, self._seen.status, self._guard
-        app = admin.build(*shown, data_port=port)
+        app = admin.build(*shown, data_port=port, public_url=lambda: self._config.server.public_url)
         runner = admin.Runner(app)
         await runner.setup()
         await web.TCPSite(runner, config.listen.host, config.listen.port).start()
@@ -331,13 +331,14 @@ class Relay:
             old = self._config
             over = self._apply(snapshot)
             reload.tell(old, made)
+            self._seen.reloaded(made.difference)
             del old
         del made
         await asyncio.to_thread(over, self._pace)
         return faults
 
-    def reload_failed(self) -> None:
-        self._metrics.reloaded(successful=False, wall=time())
+    def reload_failed(self, faults: list[str]) -> None:
+        self._seen.reload_failed(faults)
 
     # -- what is shown --
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,3 +53,9 @@ def _locked(name: str, way: int) -> Iterator[int]:
         yield file
     finally:
         os.close(file)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Which test failed is told at once: of a run that somebody ends, or that hangs, it is all there is."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        sys.stdout.write(f"\n{report.outcome}: {report.nodeid}, {report.when}\n")

@@ -19,7 +19,7 @@ from relay.cli import main
 from relay.measure.run import Run
 from relay.measure.targets import Target
 from tests.authority import Authority
-from tests.rig import SCALE, Close, Pause, Request, Reset, Send, Stall, Upstream, scenario, within
+from tests.rig import SCALE, Close, Pause, Request, Reset, Send, Stall, Upstream, output, scenario
 from tests.rig import scripts as say
 from tests.rig.relay_process import PACKAGE
 from tests.rig.scripts import Script, Step
@@ -359,8 +359,7 @@ async def test_ctrl_c_prints_what_there_is(tmp_path: Path, bench: Bench) -> None
         )
         stalled = await upstream.exchange(2)
         process.send_signal(signal.SIGINT)
-        async with within():
-            out, err = await process.communicate()
+        out, err = await output(process)
 
         assert process.returncode == 130
         found = json.loads(out)

@@ -29,6 +29,7 @@ from relay.config.types import (
     Name,
     NetworkAddress,
     Origin,
+    PublicUrl,
     Rate,
     Section,
     Share,
@@ -69,6 +70,9 @@ class Cors(Section):
 
 class Server(Section):
     listen: Address = Field(Listen("0.0.0.0", 8080), description="Address and port of the API")  # noqa: S104
+    public_url: PublicUrl | None = Field(
+        None, description="Where clients reach it through a proxy, without /v1 (default: as listen)"
+    )
     workers: Workers = Field("auto", description="Processes that serve; auto is one per usable CPU")
     max_connections: Connections = Field(
         "auto", description="Of clients, per process; auto is just under half its open files"

@@ -39,6 +39,9 @@ class Subject(Protocol):
     def apply(self, snapshot: Snapshot, source: bytes | None) -> Callable[[reload.Breathe], None]:
         """It is in effect in the hub. Returns how to let go of what it replaces."""
 
+    def reloaded(self, changes: dict[str, list[str]]) -> None:
+        """It is in effect everywhere."""
+
 
 class Reloading:
     """Lives as long as the hub."""
@@ -73,6 +76,7 @@ class Reloading:
         over = subject.apply(snapshot, source)
         await self._commit(source)
         reload.tell(old, made)
+        subject.reloaded(made.difference)
         del made, old
         await asyncio.to_thread(over, pace)
         return []
