@@ -328,11 +328,10 @@ class Relay:
             faults = [f"{config.path.name}: {type(error).__name__}"]
             over = partial(reload.let_go, made.principals, config.filed, {})
         else:
-            old = self._config
+            before = self._config.notices
             over = self._apply(snapshot)
-            reload.tell(old, made)
+            reload.tell(before, made)
             self._seen.reloaded(made.difference)
-            del old
         del made
         await asyncio.to_thread(over, self._pace)
         return faults

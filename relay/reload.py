@@ -62,10 +62,9 @@ class Prepared(NamedTuple):
     """What it changes, by name."""
 
 
-def tell(old: Config, made: Prepared) -> None:
-    """The new configuration is in force: what it changes, and what the admin should know that was not so before."""
+def tell(before: list[str], made: Prepared) -> None:
+    """The new configuration is in force: what it changes, and its notices that were not among those `before`."""
     new = made.config
-    before = set(old.notices)
     for notice in new.notices:
         if notice not in before:
             log.warning("notice", notice=notice)

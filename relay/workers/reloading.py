@@ -75,7 +75,7 @@ class Reloading:
             return faults
         over = subject.apply(snapshot, source)
         await self._commit(source)
-        reload.tell(old, made)
+        reload.tell(old.notices, made)
         subject.reloaded(made.difference)
         del made, old
         await asyncio.to_thread(over, pace)
