@@ -103,6 +103,13 @@ class Route:
         """Nano-dollars; 0 without a price."""
         return 0 if self.price is None else self.price.cost(usage, wall)
 
+    def available(self, now: float) -> bool:
+        """Whether somebody is expected to answer: of its own pool, or of a fallback's. A fixed text counts where it is all
+        that the model is; as the last resort of another it is no answer."""
+        if self.static is not None:
+            return True
+        return self.pool.staffed(now) or any(other.pool.staffed(now) for other in self.fallbacks)
+
     def learn(self, bound: int, tokens: int) -> None:
         """A report said how many tokens a prompt of `bound` bytes really had."""
         if bound > 0 and tokens > 0:

@@ -49,6 +49,10 @@ class Sources(Protocol):
         """(upstream, attempts, max_concurrent or None)"""
         return ()
 
+    def models_available(self) -> Iterable[tuple[str, bool]]:
+        """(model, whether somebody is expected to answer)"""
+        return ()
+
     def queue_depth(self) -> Iterable[tuple[str, int]]:
         """(upstream, calls)"""
         return ()
@@ -204,6 +208,9 @@ class Metrics:
             _add(inflight, (upstream,), attempts)
             if most is not None:
                 _add(allowed, (upstream,), most)
+        out["relay_model_available"] = {
+            (model,): int(available) for model, available in sources.models_available()
+        }
         out["relay_shadow_refusals_total"] = {
             (key, limit): calls for key, limit, calls in sources.shadow_refusals()
         }
