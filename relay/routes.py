@@ -104,8 +104,8 @@ class Route:
         return 0 if self.price is None else self.price.cost(usage, wall)
 
     def available(self, now: float) -> bool:
-        """Whether somebody is expected to answer: of its own pool, or of a fallback's. A fixed text counts where it is all
-        that the model is; as the last resort of another it is no answer."""
+        """Whether somebody is expected to answer: of its own pool, or of a fallback's. A fixed text counts where it is
+        all that the model is; as the last resort of another it is no answer."""
         if self.static is not None:
             return True
         return self.pool.staffed(now) or any(other.pool.staffed(now) for other in self.fallbacks)

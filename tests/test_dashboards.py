@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from deploy.grafana.__main__ import DASHBOARDS, FOLDER, written
-from deploy.grafana.panels import AMBER, COLUMNS, SLOW
+from deploy.grafana.panels import AMBER, COLUMNS, FIRST_SCREEN, SLOW
 from relay.config.model import Observability
 from relay.observe.families import FAMILIES, PROCESS_FAMILIES
 from tests.observe import shipped
@@ -147,6 +147,28 @@ def test_names_of_dashboards_and_panels_are_used_once() -> None:
     whole = [loaded(path) for path in FILES]
 
     assert len({each["title"] for each in whole}) == len(whole) == 4
+
+
+def test_the_first_screen_of_the_overview_answers_its_three_questions() -> None:
+    whole = loaded(FOLDER / "relay-overview.json")["panels"]
+
+    seen = [
+        panel["title"]
+        for panel in whole
+        if panel["gridPos"]["y"] + panel["gridPos"]["h"] <= FIRST_SCREEN
+    ]
+
+    assert [title for title in seen if title.endswith("?")] == [
+        "Do users notice?",
+        "Which upstream is slow, or fails?",
+        "Which key is near its limit?",
+    ]
+    for answer in (
+        *("Failed calls", "Late first tokens", "Models nobody can answer"),
+        *("First token by upstream, p95", "Failed attempts by upstream"),
+        *("Keys nearest to a limit", "Firing alerts"),
+    ):
+        assert answer in seen
 
 
 def test_every_series_is_on_some_dashboard() -> None:

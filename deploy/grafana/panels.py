@@ -18,6 +18,9 @@ SCHEMA = 39
 """Grafana 10.4 and 11; newer ones read it and say so."""
 
 COLUMNS = 24
+FIRST_SCREEN = 21
+"""Grid rows (30 pixels and a gap of 8) that a screen of 1920 x 1080 shows without scrolling, below Grafana's own bars and variables
+in a browser window."""
 
 Kind = Literal["bargauge", "heatmap", "stat", "table", "timeseries"]
 Json = dict[str, Any]

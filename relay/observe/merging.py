@@ -38,8 +38,8 @@ SEEN_BY_ALL: Final[dict[str, Callable[[float, float], float]]] = {
     "relay_store_up": min,
     "relay_model_available": max,
 }
-"""Where that process does not know, the one who says more, or that it is down, is right. A model is to be had as long as
-one worker has somebody: each has breakers of its own, and what one ejected long ago and never asked again says little."""
+"""Where that process does not know, the one who says more, or that it is down, is right. A model is to be had as long
+as one worker has somebody: each has breakers of its own, and one that has not asked since an outage knows least."""
 
 _FAMILIES = {family.name: family for family in (*FAMILIES, *PROCESS_FAMILIES)}
 

@@ -201,8 +201,8 @@ class Pool:
         return last is not None and last not in tried
 
     def staffed(self, now: float) -> bool:
-        """Whether somebody is there who is expected to answer: not parked, paused or ejected, and with the model. Who is
-        full counts: its place becomes free."""
+        """Whether somebody is there who is expected to answer: not parked, paused or ejected, and with the model. Who
+        is full counts: its place becomes free."""
         return any(member.expected(now) for member in self._serving)
 
     def short(self, now: float, tried: Collection[Member], picked: Member | None) -> list[Account]:
