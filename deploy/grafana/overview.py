@@ -66,7 +66,7 @@ NOTICED = Row(
             "stat",
             "Budget burn, one hour",
             "How many times faster than allowed the budget of errors, and that of late first tokens, is used up; the worst "
-            "model. 1 lasts thirty days, 14.4 pages.",
+            "model, which the shares beside it may hide. 1 lasts thirty days, 14.4 pages.",
             "none",
             (Query(f"max by (slo) (job_model:relay_slo_burn:rate1h{{{SLO}}})", "{{slo}}"),),
             *(4, HEAD, BURN),
