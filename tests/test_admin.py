@@ -432,9 +432,9 @@ class Counting(Metrics):
         self.snapshots: list[int] = []
         self.pages: list[int] = []
 
-    def snapshot(self) -> Snapshot:
+    async def copied(self) -> Snapshot:
         self.snapshots.append(threading.get_ident())
-        return super().snapshot()
+        return await super().copied()
 
     def page(self, snapshot: Snapshot, openmetrics: bool) -> bytes:
         self.pages.append(threading.get_ident())
