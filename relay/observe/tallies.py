@@ -168,6 +168,9 @@ class Tallies:
         if record.reason:
             self._refused[record.reason] += 1
         if record.queue is not None:
+            # Whoever waited in vain was answered by nobody, and waited for somebody.
+            if upstream in (NO_UPSTREAM, STATIC) and record.queued_at in self._upstreams:
+                upstream = record.queued_at or upstream
             queue = self._queues.get(upstream)
             if queue is None:
                 queue = self._queues[upstream] = Histogram(QUEUE_EDGES)
@@ -292,7 +295,6 @@ class Tallies:
                 if number % STEP == 0:
                     yield
             out[name] = found
-            yield
         out["relay_queue_seconds"] = {
             (u,): queue.copy() for u, queue in self._queues.copy().items()
         }
