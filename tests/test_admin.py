@@ -299,7 +299,7 @@ def test_a_bug_is_an_error_in_json_and_its_words_stay_inside(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Broken(Metrics):
-        def snapshot(self) -> Snapshot:
+        async def copied(self) -> Snapshot:
             raise ValueError("sk-canary")
 
     process = Process()
