@@ -155,6 +155,9 @@ def render(dashboard: Dashboard) -> Json:
 _OTHERS: Json = {
     "type": "dashboards",
     "title": "Relay",
+    "icon": "external link",
+    "tooltip": "The other dashboards of the relay",
+    "url": "",
     "tags": ["relay"],
     "asDropdown": False,
     "includeVars": True,
@@ -167,7 +170,6 @@ _SOURCE: Json = {
     "name": "datasource",
     "label": "Data source",
     "query": "prometheus",
-    "current": {},
     "hide": 0,
     "regex": "",
     "multi": False,
@@ -190,7 +192,18 @@ _RELOADS: Json = {
 
 
 def _link(title: str, url: str) -> Json:
-    return {"type": "link", "title": title, "url": url, "targetBlank": True, "icon": "doc"}
+    return {
+        "type": "link",
+        "title": title,
+        "url": url,
+        "icon": "doc",
+        "tooltip": "What it means, and what to do",
+        "tags": [],
+        "asDropdown": False,
+        "includeVars": False,
+        "keepTime": False,
+        "targetBlank": True,
+    }
 
 
 def _variable(variable: Variable) -> Json:
@@ -206,7 +219,8 @@ def _variable(variable: Variable) -> Json:
         "sort": 1,
         "multi": True,
         "includeAll": True,
-        "allValue": ".*",
+        # Of what has the label at all: every series that is asked for has it.
+        "allValue": ".+",
         "current": {"text": "All", "value": "$__all", "selected": True},
         "hide": 0,
         "regex": "",

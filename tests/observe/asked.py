@@ -36,9 +36,9 @@ def variables(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def substituted(query: str, values: Mapping[str, str], interval: str) -> str:
-    """As Grafana sends it: `$name` by its value, `.*` (All) if it has none."""
+    """As Grafana sends it: `$name` by its value, `.+` (All) if it has none."""
     query = query.replace("$__rate_interval", interval)
-    return re.sub(r"\$\{?(\w+)\}?", lambda found: values.get(found[1], ".*"), query)
+    return re.sub(r"\$\{?(\w+)\}?", lambda found: values.get(found[1], ".+"), query)
 
 
 class Asked:
