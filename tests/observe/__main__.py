@@ -41,7 +41,7 @@ LAST = END + 12
 """Seconds: long enough for what the end of the relay must set off."""
 
 OFTEN_NEAR = {"hasty: rpm", "counted: rpm"}
-"""Keys that always ask for more than they may, of two calls a minute: of which half is free again after thirty seconds."""
+"""Keys that always ask for more than they may. Of two calls a minute half is free again after thirty seconds."""
 TRUTHS = (
     (FIRST - 1, "nothing is wrong", set[str](), set[str](), False),
     (
