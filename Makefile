@@ -12,6 +12,10 @@ COMPILED := .cache/compiled
 # A double that derives from a compiled class cannot be made; those tests run on the sources only.
 UNITS  := $(filter-out tests/test_e2e_% tests/test_workers% tests/test_bench%,$(shell grep -LE 'tests\.(plane|trial)' tests/test_*.py))
 
+# Tests wait more than they work, so there are more processes than CPUs; JOBS=0 is one test after the other, in one process.
+JOBS   ?= $(shell echo $$((2 * $$(nproc 2>/dev/null || echo 1))))
+PYTEST := -m pytest -n $(JOBS) --dist loadfile
+
 # Debian's own Python is built with profile-guided optimisation, which a relay feels: prefer it.
 OLD_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 BASE ?= $(shell for p in /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -30,11 +34,11 @@ run: $(VENV)/.run ## start the relay with config.yaml (CONFIG=... for another fi
 compile: $(COMPILED)/.done ## compile the hot path to C: half the CPU a call (needs cc, Python.h, about three minutes)
 
 test: $(VENV)/.dev ## run the tests (ARGS='-k drain' for a part)
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) $(PYTEST) $(ARGS)
 
 test-compiled: $(COMPILED)/.done ## the end-to-end tests, and those of the machines, on what `make compile` made
-	@RELAY_TEST_PACKAGE=$(CURDIR)/$(COMPILED) $(PY) -m pytest $(ARGS) tests/test_e2e_*.py tests/faults
-	@PYTHONPATH=$(CURDIR)/$(COMPILED) $(PY) -P -m pytest -p relay.app $(ARGS) $(UNITS)
+	@RELAY_TEST_PACKAGE=$(CURDIR)/$(COMPILED) $(PY) $(PYTEST) $(ARGS) tests/test_e2e_*.py tests/faults
+	@PYTHONPATH=$(CURDIR)/$(COMPILED) PYTHONSAFEPATH=1 $(PY) $(PYTEST) -p relay.app $(ARGS) $(UNITS)
 
 check: $(VENV)/.dev ## lint, formatting, types, the import layers
 	@$(PY) -m ruff check .

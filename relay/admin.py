@@ -14,6 +14,7 @@ import base64
 import binascii
 import hmac
 from collections.abc import Awaitable, Callable
+from functools import partial
 from hashlib import sha256
 from typing import Protocol
 
@@ -32,7 +33,7 @@ from relay.errors import (
 )
 from relay.observe import logs
 from relay.observe.exposition import OPENMETRICS, TEXT, Snapshot, wants_openmetrics
-from relay.page.assets import INDEX, assets, policy
+from relay.page.assets import INDEX, assets, index, policy
 from relay.page.events import Live
 from relay.page.facts import Answer, StatusReport
 from relay.page.verdict import headline
@@ -81,8 +82,8 @@ class Readiness(Protocol):
         """What is away though it serves."""
 
 
-Status = Callable[[], StatusReport]
-"""Tells the state of things now; cheap, on the event loop."""
+Status = Callable[[], Awaitable[StatusReport]]
+"""Tells the state of things now. On the event loop, in short pieces."""
 
 
 Refresh = Callable[[], Awaitable[None]]
@@ -159,26 +160,29 @@ def build(
     guard: Guard,
     refresh: Refresh | None = None,
     data_port: int = 0,
+    public_url: Callable[[], str | None] = lambda: None,
 ) -> web.Application:
     """The application of the admin port, for `Runner`. `refresh` is awaited before a snapshot is taken.
 
-    `data_port`: where clients are served, for the playground; 0 is nowhere.
+    `data_port`: where clients are served, for the playground; 0 is nowhere. `public_url`: where else, as of now.
     """
     pages = Pages(metrics, refresh)
 
-    def look() -> Answer:
+    async def look() -> Answer:
+        report = await status()
         reason = readiness.reason()
         answer = Answer(
-            **msgspec.structs.asdict(status()),
+            **msgspec.structs.asdict(report),
             ready=reason is None,
             reason=reason,
             degraded=readiness.degraded(),
             data_port=data_port,
+            public_url=public_url(),
         )
         answer.headline = headline(answer)
         return answer
 
-    live = Live(look)
+    live = Live(look, partial(log.crash, "admin_failed"))
 
     async def scrape(request: web.Request) -> web.Response:
         openmetrics = wants_openmetrics(request.headers.get("Accept", ""))
@@ -193,10 +197,10 @@ def build(
         return _json(*readiness.readyz())
 
     async def report(request: web.Request) -> web.Response:
-        return _json(200, _encode(look()))
+        return _json(200, _encode(await look()))
 
     async def close(app: web.Application) -> None:
-        live.close()
+        await live.close()
 
     app = web.Application(middlewares=[_boundary(guard)])
     app.router.add_get("/metrics", scrape)
@@ -205,8 +209,10 @@ def build(
     app.router.add_get("/status.json", report)
     app.router.add_get("/events", live.serve)
     for name, (kind, body) in assets().items():
-        path = "/" if name == INDEX else f"/static/{name}"
-        app.router.add_get(path, _asset(kind, body, data_port if name == INDEX else 0))
+        if name == INDEX:
+            app.router.add_get("/", _index(kind, body, data_port, public_url))
+        else:
+            app.router.add_get(f"/static/{name}", _asset(kind, body))
     app.on_response_prepare.append(_dress)
     app.on_shutdown.append(close)
     return app
@@ -252,14 +258,21 @@ class _Connection(web.RequestHandler):
         return response
 
 
-def _asset(kind: str, body: bytes, calls: int) -> Handler:
-    """`calls`: the port that the page may call beside this one."""
+def _asset(kind: str, body: bytes) -> Handler:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type=kind, charset="utf-8")
+
+    return answer
+
+
+def _index(kind: str, body: bytes, port: int, public_url: Callable[[], str | None]) -> Handler:
+    """The page itself may call the API beside this port."""
 
     async def answer(request: web.Request) -> web.Response:
-        response = web.Response(body=body, content_type=kind, charset="utf-8")
-        if calls:
-            response.headers["Content-Security-Policy"] = policy(request.host, calls)
-        return response
+        url = public_url()
+        allowed = {"Content-Security-Policy": policy(request.host, port, url)}
+        page = index(body, url)
+        return web.Response(body=page, content_type=kind, charset="utf-8", headers=allowed)
 
     return answer
 

@@ -184,7 +184,7 @@ class Relay:
         config = self._config.admin
         port = int(_bound(self._front_runner).rpartition(":")[2])
         shown = self._metrics, self._health, self._seen.status, self._guard
-        app = admin.build(*shown, data_port=port)
+        app = admin.build(*shown, data_port=port, public_url=lambda: self._config.server.public_url)
         runner = admin.Runner(app)
         await runner.setup()
         await web.TCPSite(runner, config.listen.host, config.listen.port).start()
@@ -331,12 +331,13 @@ class Relay:
             over = self._apply(snapshot)
             digest, notices = config.digest[:12], list(config.notices)
             log.info("reloaded", digest=digest, notices=notices, **made.difference)
+            self._seen.reloaded(made.difference)
         del made
         await asyncio.to_thread(over, self._pace)
         return faults
 
-    def reload_failed(self) -> None:
-        self._metrics.reloaded(successful=False, wall=time())
+    def reload_failed(self, faults: list[str]) -> None:
+        self._seen.reload_failed(faults)
 
     # -- what is shown --
 

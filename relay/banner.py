@@ -25,7 +25,7 @@ def reachable(bound: str) -> str:
 
 
 def curl(bound: str, key: str, model: str) -> str:
-    """A command that streams, ready to paste."""
+    """A command that streams, ready to paste. It calls this host past all proxies: the demo's key is good here only."""
     body = json.dumps(
         {"model": model, "stream": True, "messages": [{"role": "user", "content": "Hello!"}]}
     )
@@ -47,6 +47,8 @@ def ready_fields(snapshot: Snapshot, listen: str, admin: str, demo_key: str | No
         "models": list(snapshot.routes),
         "notices": list(config.notices),
     }
+    if config.server.public_url is not None:
+        fields["public_url"] = config.server.public_url
     if demo_key is not None and snapshot.demo_models:
         fields["demo_key"] = Shown(demo_key)
         fields["demo_models"] = list(snapshot.demo_models)
@@ -80,11 +82,13 @@ def welcome(fields: Fields) -> str:
     # So that it can be pasted: after `make run` the command is not on the PATH.
     beside = Path(sys.prefix, "bin", "relay")
     me = "relay" if shutil.which("relay") or not beside.exists() else os.path.relpath(beside)
+    here = f"http://{reachable(listen)}/v1"
+    public = fields.get("public_url")
     lines = [
         "",
         f"  relay {fields['version']} is ready",
         "",
-        f"  API         http://{reachable(listen)}/v1",
+        f"  API         {here if public is None else f'{public}/v1   (here: {here})'}",
         f"  status      http://{reachable(admin)}/",
         f"  metrics     http://{reachable(admin)}/metrics",
         f"  config      {fields['config']}",

@@ -13,6 +13,7 @@ from relay.admission.gate import Applicant, Gate, Lease
 from relay.call import Call
 from relay.chatbody import ChatBody
 from relay.errors import ModelNotPriced
+from relay.pricing import Price
 from relay.routes import Route
 from relay.snapshot import NO_NEED, Snapshot
 from relay.usage import Usage
@@ -21,7 +22,18 @@ from relay.usage import Usage
 class Bill:
     """The account of one call. Dies settled."""
 
-    __slots__ = ("_bound", "_call", "_lease", "_memory", "caps_output", "limits_money", "waits")
+    __slots__ = (
+        "_bound",
+        "_call",
+        "_lease",
+        "_memory",
+        "_owed",
+        "_parted",
+        "caps_output",
+        "limits_money",
+        "price",
+        "waits",
+    )
 
     def __init__(
         self,
@@ -37,6 +49,11 @@ class Bill:
         purse = gate.purse(principal).of(route.name)
         self._call = call
         self._memory = route.memory
+        self.price: Price | None = None
+        """Of whoever was asked last, and in the end of who answers; may be set at any time."""
+        self._parted: Usage | None = None
+        self._owed = 0
+        """What an upstream has taken that could not go on, and its nano-dollars."""
         need = NO_NEED
         self._bound = len(call.body)
         self.limits_money = purse.limits_money
@@ -59,6 +76,11 @@ class Bill:
         """What a call comes to that nobody counted: a prompt as the model's others were, an event about a token."""
         return Usage(round(self._bound * self._memory.ratio), events, source="estimated")
 
+    def part(self, usage: Usage) -> None:
+        """Another upstream goes on: so far it comes to this. What is settled is the sum of both."""
+        self._parted = usage
+        self._owed = self._cost(usage)
+
     def settle(self, route: Route, *, spent: bool) -> None:
         """Turns the reservation into what was used; `spent`: an upstream worked, though it reported nothing."""
         lease = self._lease
@@ -74,10 +96,19 @@ class Bill:
         if usage is None:
             lease.cancel(now)
             return
-        if usage.source == "reported":
-            route.learn(self._bound, usage.input)
-        record.cost = route.cost(usage, record.received)
+        earlier = self._parted
+        if earlier is not None:
+            record.cost = self._owed + self._cost(usage.beyond(earlier))
+        else:
+            record.cost = self._cost(usage)
+            if usage.source == "reported":
+                route.learn(self._bound, usage.input)
         lease.settle(now, usage.input + usage.output, record.cost)
+
+    def _cost(self, usage: Usage) -> int:
+        """Nano-dollars; 0 without a price."""
+        price = self.price
+        return 0 if price is None else price.cost(usage, self._call.record.received)
 
     def _waived(self) -> bool:
         """The client left before anything was delivered, and its key pays only for what is."""

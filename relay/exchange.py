@@ -108,7 +108,7 @@ class Exchange(Leaving):
                 self, call.client, wheel, limits, gaps, scrub, http11, keep_alive, withhold, chat.n
             )
             resumable.listens_to(self)
-        stream.hides_running = attempt.request.asked == RUNNING and not chat.own_running
+        stream.hides_running = self._hides_running(attempt)
         self._stream = stream
         self._proxy.count_stream(call.record, 1)
         stream.begin(head, events, connection, splitter, inflater, now)
@@ -157,6 +157,8 @@ class Exchange(Leaving):
         self._wake = self._beat = inf
         self._proxy.tools.wheel.drop(self)
         self._serving = attempt
+        if self._bill is not None:
+            self._bill.price = attempt.member.price
         if self._nobody is not None:
             self._look_again(attempt.first_event)
         if self._route.resume is None or not self.chat.stream:
@@ -185,6 +187,10 @@ class Exchange(Leaving):
     def _limits(self, attempt: Attempt) -> Limits:
         at, began = attempt.member.endpoint, self.call.received
         return Limits(at.idle, began + at.total, self._snapshot.write_stall, self._route.heartbeat)
+
+    def _hides_running(self, attempt: Attempt) -> bool:
+        """We asked this upstream for token counts in every event, and the client did not."""
+        return attempt.request.asked == RUNNING and not self.chat.own_running
 
     # -- a stream that broke --
 
@@ -215,7 +221,9 @@ class Exchange(Leaving):
         body = body_of_the_rest(
             self._body_for(member, route, asks), chat, way, transcript.text(), stream.events
         )
-        transcript.go_on(stream.usage or self._bill.estimate(stream.events))
+        so_far = stream.usage or self._bill.estimate(stream.events)
+        transcript.go_on(so_far)
+        self._bill.part(so_far)
         stream.usage = None
         attempt = self._made(member, body, asks, head_of_the_rest(member.endpoint, way))
         deadline = min(now + self._patience(member.endpoint), call.received + member.endpoint.total)
@@ -233,6 +241,7 @@ class Exchange(Leaving):
         self._proxy.count_stream(record, 1)
         connection, splitter, inflater = attempt.take()
         assert connection is not None and splitter is not None, "a committed stream has both"
+        stream.hides_running = self._hides_running(attempt)
         stream.go_on(events, connection, splitter, inflater)
 
     def attempt_failed(self, attempt: Attempt, failure: Failure) -> None:

@@ -167,8 +167,9 @@ class _Explained:
         if principal is not None:
             found["limits"] = self._limits(route, principal, need)
         found["route"] = self._way(route)
-        if route.price is not None:
-            found["price"] = _price(route.price, self._wall)
+        usual = self._config.models[route.name].price
+        if usual is not None and any(member.price for member in route.pool.members):
+            found["price"] = _price(Price.of(usual), self._wall)
         return found
 
     def _needs(self, route: Route, chat: ChatBody, bound: int, need: Need) -> Facts:
@@ -267,6 +268,9 @@ class _Explained:
                 else None,
                 "serves": entry.upstream in serving and bool(entry.weight),
                 "state": "unknown",
+                "price": None
+                if entry.price is None or upstream.kind == "demo"
+                else _price(Price.of(entry.price), self._wall),
                 "note": note,
             }
 

@@ -48,7 +48,7 @@ class Subject(Protocol):
     async def read_anew(self, still: Still) -> list[str]:
         """Reads the files and puts them into effect; the faults that kept everything as it was."""
 
-    def reload_failed(self) -> None:
+    def reload_failed(self, faults: list[str]) -> None:
         """What stands in the files is not what is in effect."""
 
 
@@ -166,7 +166,7 @@ class Following:
 
     def _tell(self, faults: list[str]) -> None:
         self._failed = True
-        self._subject.reload_failed()
+        self._subject.reload_failed(faults)
         log.error("reload_failed", faults=faults)
 
     # -- once a day --

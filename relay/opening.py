@@ -161,6 +161,8 @@ class Opening(Waits):
         request.hurried = self.chat.stream and self._hurried(member.endpoint)
         attempt = Attempt(self._proxy.tools, self, member, request, self._snapshot.scrub)
         self._attempts.append(attempt)
+        if self._bill is not None:
+            self._bill.price = member.price
         return attempt
 
     def _body_for(self, member: Member, route: Route, asks: int) -> bytes:

@@ -65,7 +65,8 @@ class CallRecord:
     """The facts of one call. Times are durations in seconds from the call's receipt, None if it never came so far.
 
     Class attributes are the defaults, so that a call sets only what happened to it. It has no slots for
-    that reason; an instance lives as long as its call plus the batch that is observed together.
+    that reason; an instance lives as long as its call plus the batch that is observed together, the last few a second
+    longer: until the page is told of them.
     """
 
     request_id: str = ""

@@ -17,6 +17,7 @@ from relay.admission.purse import Purse
 from relay.config import file
 from relay.config.keytable import KeyTable
 from relay.config.model import Config
+from relay.config.types import Section
 from relay.snapshot import compile_keys
 from relay.upstream import tls
 
@@ -26,6 +27,11 @@ STEP: Final = 1024
 """Entries that are compared, or let go, in one piece."""
 SHOWN: Final = 20
 """Names of changed things in the log, of each kind; of 100,000 new keys nobody would read more."""
+
+_PLAIN: Final = ("server", "admin", "state", "on_store_failure", "observability")
+"""Sections of options that are known by their own names."""
+_RESTART: Final = frozenset({"listen", "workers", "path"})
+"""What a reload cannot change: told in words."""
 
 Breathe = Callable[[], None]
 
@@ -109,19 +115,26 @@ def difference(old: Config, new: Config, breathe: Breathe) -> dict[str, list[str
         "upstreams": _changes(old.upstreams, new.upstreams),
         "models": _changes(old.models, new.models),
         "groups": _changes(old.groups, new.groups),
+        "prices": _changes(old.prices, new.prices),
         "keys": _changes(keys, new_keys),
         "key_files": _filed_changes(old.filed, new.filed, breathe),
     }
+    for section in _PLAIN:
+        found[section] = _options(getattr(old, section), getattr(new, section))
     if (old.server.listen, old.admin.listen) != (new.server.listen, new.admin.listen):
-        found["server"] = ["a changed listen address needs a restart"]
+        found["server"].append("a changed listen address needs a restart")
     if old.server.workers != new.server.workers:
-        more = ["another number of workers needs a restart"]
-        found["server"] = found.get("server", []) + more
+        found["server"].append("another number of workers needs a restart")
     if old.quota_store != new.quota_store:
         found["quota_store"] = ["another store needs a restart"]
     if old.state.path != new.state.path:
-        found["state"] = ["another path needs a restart"]
+        found["state"].append("another path needs a restart")
     return {section: changes for section, changes in found.items() if changes}
+
+
+def _options(before: Section, after: Section) -> list[str]:
+    names = [name for name in type(before).model_fields if name not in _RESTART]
+    return [f"~{name}" for name in names if getattr(before, name) != getattr(after, name)]
 
 
 def _changes(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import inf
 from typing import Final
 
-from relay.config.model import Config, ModelConfig
+from relay.config.model import Config, ModelConfig, PoolEntry
 from relay.pricing import Price
 from relay.upstream.endpoint import Endpoint
 from relay.upstream.percentile import Silences
 from relay.upstream.pool import Member, Pool
-from relay.usage import Usage
 
 FIRST_RATIO: Final = 0.25
 """Tokens a byte of a prompt, before any answer taught better."""
@@ -64,7 +64,6 @@ class Route:
         "memory",
         "name",
         "pool",
-        "price",
         "prices",
         "resume",
         "static",
@@ -90,18 +89,13 @@ class Route:
         """Seconds of silence; 0 for the endpoint's own 95th percentile."""
         self.resume = config.resume
         """How a stream that broke is continued, if at all."""
-        # The demo's answers cost nobody anything.
-        self.price = None if config.price is None or pool.demo else Price.of(config.price)
-        self.unpriced = config.price is None and config.static is None and not pool.demo
-        """It costs somebody something, and nobody has said what."""
+        costly = [member for member in pool.members if not member.endpoint.demo]
+        self.unpriced = any(member.price is None for member in costly)
+        """A member costs somebody something, and nobody has said what."""
         self.prices: tuple[Price, ...] = ()
-        """Its own and those of its fallbacks: the dearest is what a call may come to."""
+        """Of its members and those of its fallbacks: the dearest is what a call may come to."""
         self.fallbacks: tuple[Route, ...] = ()
         self.memory = memory
-
-    def cost(self, usage: Usage, wall: float) -> int:
-        """Nano-dollars; 0 without a price."""
-        return 0 if self.price is None else self.price.cost(usage, wall)
 
     def available(self, now: float) -> bool:
         """Whether somebody is expected to answer: of its own pool, or of a fallback's. A fixed text counts where it is
@@ -126,8 +120,14 @@ def routes_of(
     routes: dict[str, Route] = {}
     for name, model in config.models.items():
         members = [
-            Member(endpoint, entry.model or name, tier=entry.tier, weight=entry.weight)
-            for entry in model.pool
+            Member(
+                endpoint,
+                entry.model or name,
+                tier=entry.tier,
+                weight=entry.weight,
+                price=None if endpoint.demo else price,
+            )
+            for entry, price in _priced(model)
             for endpoint in endpoints.get(entry.upstream, ())
         ]
         hedge = model.hedge
@@ -145,6 +145,14 @@ def routes_of(
     for name, model in config.models.items():
         route = routes[name]
         route.fallbacks = tuple(routes[other] for other in model.fallback)
-        served = (route, *route.fallbacks)
-        route.prices = tuple(each.price for each in served if each.price is not None)
+        served = (member for each in (route, *route.fallbacks) for member in each.pool.members)
+        prices = dict.fromkeys(member.price for member in served)
+        route.prices = tuple(price for price in prices if price is not None)
     return routes
+
+
+def _priced(model: ModelConfig) -> Iterator[tuple[PoolEntry, Price | None]]:
+    """The pool with what each costs; the demo's answers cost nobody anything."""
+    usual = None if model.price is None else Price.of(model.price)
+    for entry in model.pool:
+        yield entry, usual if entry.price is None else Price.of(entry.price)

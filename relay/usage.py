@@ -37,6 +37,13 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
         """The same as the last word of a stream that broke off."""
         return msgspec.structs.replace(self, source="continuous")
 
+    def beyond(self, earlier: Usage) -> Usage:
+        """What is left of a sum when the first part's totals are taken away; the details are the second one's."""
+        taken, given = max(self.input - earlier.input, 0), max(self.output - earlier.output, 0)
+        return Usage(
+            taken, given, min(self.cached, taken), min(self.reasoning, given), source=self.source
+        )
+
 
 class _Holder(msgspec.Struct, gc=False):
     """A chunk or a completion: all of it is validated, only `usage` is built."""

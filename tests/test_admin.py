@@ -56,7 +56,7 @@ class Process:
     def degraded(self) -> list[str]:
         return self.away
 
-    def status(self) -> StatusReport:
+    async def status(self) -> StatusReport:
         return StatusReport(
             version="1.2.3",
             uptime_seconds=61.5,
@@ -223,6 +223,21 @@ def test_a_host_that_is_no_name_adds_no_words_to_the_policy(host: str) -> None:
     made = policy(host, 8080)
 
     assert "connect-src 'self' http://*:8080 https://*:8080; base-uri" in made
+
+
+@pytest.mark.parametrize(
+    ("url", "source"),
+    [
+        ("https://relay.example.com", "https://relay.example.com"),
+        ("https://relay.example.com/team", "https://relay.example.com"),
+        ("http://10.0.0.7:8080", "http://10.0.0.7:8080"),
+        ("http://[::1]:8080", "http://*:8080"),
+    ],
+)
+def test_with_a_public_address_the_page_may_call_that_one_only(url: str, source: str) -> None:
+    made = policy("relay.internal:8081", 8080, url)
+
+    assert f"connect-src 'self' {source}; base-uri" in made
 
 
 def test_both_languages_have_the_same_words() -> None:

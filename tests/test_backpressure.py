@@ -26,6 +26,8 @@ from tests.rig.scripts import Flood, Script, Send
 from tests.rig.upstream import Upstream
 from tests.wires import asked
 
+pytestmark = pytest.mark.alone
+
 BEGIN = say.SSE_HEAD + say.frame(say.WORDS[0])
 PIECE = say.frame(say.delta({"content": "z" * 16_000}))
 FLOOD: Script = [Send(BEGIN), Flood(PIECE, 4096)]

@@ -19,7 +19,7 @@ from relay.cli import main
 from relay.measure.run import Run
 from relay.measure.targets import Target
 from tests.authority import Authority
-from tests.rig import SCALE, Close, Pause, Request, Reset, Send, Stall, Upstream, scenario, within
+from tests.rig import SCALE, Close, Pause, Request, Reset, Send, Stall, Upstream, output, scenario
 from tests.rig import scripts as say
 from tests.rig.relay_process import PACKAGE
 from tests.rig.scripts import Script, Step
@@ -220,6 +220,18 @@ async def test_money_is_that_of_the_measured_tokens_at_the_configured_price(benc
 
 
 @scenario
+async def test_an_upstream_that_takes_another_price_is_shown_with_that(bench: Bench) -> None:
+    async with Upstream(stream(usage=70)) as a, Upstream(stream(usage=70)) as b:
+        pool = [{"upstream": "a"}, {"upstream": "b", "price": {"input": 3, "output": 3}}]
+        bench.write({"a": a, "b": b}, pool=pool, price={"input": 1, "output": 1})
+
+        found = await bench.figures("-n", "1")
+
+        each = {name: found[name]["usd_per_million_tokens"] for name in "ab"}
+        assert each == {"a": pytest.approx(1), "b": pytest.approx(3)}
+
+
+@scenario
 async def test_every_round_calls_everybody_once_in_an_order_of_the_seed(bench: Bench) -> None:
     called: list[str] = []
 
@@ -347,8 +359,7 @@ async def test_ctrl_c_prints_what_there_is(tmp_path: Path, bench: Bench) -> None
         )
         stalled = await upstream.exchange(2)
         process.send_signal(signal.SIGINT)
-        async with within():
-            out, err = await process.communicate()
+        out, err = await output(process)
 
         assert process.returncode == 130
         found = json.loads(out)

@@ -21,6 +21,8 @@ from tests.rig.bench import built
 from tests.rig.deadlines import WAIT
 from tests.rig.nginx import binary
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def tools(tmp_path_factory: pytest.TempPathFactory) -> Tools:

@@ -18,7 +18,7 @@ from relay.config.model import Config
 from relay.config.schema import render, schema
 from relay.config.types import Section
 from relay.config.upstreams import Probe
-from relay.config.values import Listen
+from relay.config.values import Listen, read_public_url
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = (ROOT / "config.yaml").read_text("utf-8")
@@ -99,6 +99,25 @@ def sections(base: type[Section] = Section) -> Iterator[type[Section]]:
     for section in base.__subclasses__():
         yield section
         yield from sections(section)
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("https://Relay.Example.com/", "https://relay.example.com"),
+        ("http://10.0.0.7:8080/Team/relay/", "http://10.0.0.7:8080/Team/relay"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+    ],
+)
+def test_a_public_address_is_an_origin_and_perhaps_a_path(written: str, read: str) -> None:
+    assert read_public_url(written) == read
+
+
+def test_a_public_address_with_a_credential_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ValueError, match="holds a credential") as refused:
+        read_public_url("https://admin:hunter2@relay.example.com")
+
+    assert "hunter2" not in str(refused.value)
 
 
 def test_the_shipped_file_begins_with_the_line_that_gives_editors_the_schema() -> None:
@@ -283,6 +302,11 @@ def test_an_upstream_is_asked_itself_only_if_that_is_wanted() -> None:
         *("server: {workers: true}", "server: {timeouts: {header: 5}}"),
         *("server: {max_connections: 0}", "server: {max_connections: many}"),
         *("server: {timeouts: {header: -5s}}", "server: {timeouts: {header: 0s}}"),
+        *("server: {public_url: relay.example.com}", "server: {public_url: 'ftp://x'}"),
+        *("server: {public_url: 'https://x/?q'}", "server: {public_url: 'https://x/a/../b'}"),
+        *("server: {public_url: 'https://x:0'}", "server: {public_url: 'https://x:99999'}"),
+        *("server: {public_url: 'https://x;y'}", 'server: {public_url: "https://x/a\'b"}'),
+        *("server: {public_url: 'https://u:p@x'}", "server: {public_url: 'https://x/v1'}"),
         *(
             "server: {cors: {allow_origins: [example.com]}}",
             "server: {trusted_proxies: [10.0.0.1/8]}",

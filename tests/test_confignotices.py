@@ -71,6 +71,11 @@ NOTICES = {
     f"keys: [{{id: a, hash: '{HASH}', limits: {{usd_per_day: 1}}}}]": (
         "models.m has no price: 'a', with a usd limit, is refused there."
     ),
+    POOLS
+    + "models: {m: {pool: [{upstream: up, price: {input: 1, output: 2}}, {upstream: up, model: n}]}}\n"
+    f"keys: [{{id: b, hash: '{HASH}', limits: {{usd_per_day: 1}}}}]": (
+        "models.m has no price: 'b', with a usd limit, is refused there."
+    ),
     POOLS + "models:\n"
     "  m: {pool: [{upstream: up}], fallback: [n], price: {input: 1, output: 2}}\n"
     "  n: {pool: [{upstream: up}]}\n"

@@ -6,6 +6,8 @@ import os
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
+
 from tests.rig import (
     SCALE,
     End,
@@ -19,6 +21,8 @@ from tests.rig import (
 from tests.rig import scripts as say
 from tests.rig.raw_client import chat_body, request
 from tests.rig.relay_process import Fields, Line
+
+pytestmark = pytest.mark.alone
 
 MANY = 100_000
 STALL = 0.05

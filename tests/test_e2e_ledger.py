@@ -18,7 +18,7 @@ import pytest
 
 from relay.state import database
 from tests.crew import about, pid_of, several, shown, started
-from tests.rig import KEY, RawClient, RelayProcess, Upstream, config, scenario, within
+from tests.rig import KEY, RawClient, RelayProcess, Upstream, config, output, scenario
 from tests.rig import scripts as say
 from tests.rig.raw_client import chat_body, request
 from tests.rig.relay_process import Fields, Models
@@ -222,7 +222,7 @@ async def test_a_reload_says_that_another_folder_needs_a_restart(tmp_path: Path)
             relay.reload()
             line = await relay.log(about("reloaded"))
 
-            assert line["state"] == ["another path needs a restart"]
+            assert line["state"] == ["~retention", "another path needs a restart"]
 
 
 @scenario
@@ -240,8 +240,7 @@ async def test_relay_usage_reads_while_the_relay_writes(tmp_path: Path) -> None:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        async with within():
-            out, _ = await process.communicate()
+        out, _ = await output(process)
 
         assert process.returncode == 0
         assert json.loads(out)["total"]["cost_nano_usd"] == 3 * FULL

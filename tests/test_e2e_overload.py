@@ -26,6 +26,8 @@ from tests.rig import (
 from tests.rig.deadlines import SCALE
 from tests.rig.raw_client import Address, chat_body, request
 
+pytestmark = pytest.mark.alone
+
 CHAT = request("POST", "/v1/chat/completions", chat_body())
 PLAIN = request("POST", "/v1/chat/completions", chat_body(stream=False))
 ATTACKERS = 1000

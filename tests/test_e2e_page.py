@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +101,119 @@ async def test_the_playground_streams_measures_and_tells_who_served(
         assert await browser.run(f"return {tile('request_id')}") == relay.calls[-1]["request_id"]
         assert await browser.run("return document.querySelectorAll('#gaps rect').length") == 4
         assert relay.calls[-1]["client_request_id"].startswith("playground-")
+
+
+@scenario
+async def test_the_events_are_shown_as_they_came_when_somebody_looks(
+    tmp_path: Path, chromium: Chromium
+) -> None:
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"alpha": upstream}), tmp_path) as relay,
+        Browser(chromium) as browser,
+    ):
+        await ready_to_send(browser, relay)
+        await browser.click("#send")
+        await browser.until("document.getElementById('said').textContent === 'Done.'")
+        folded = await browser.run("return document.getElementById('raw').childElementCount")
+        await browser.click("#raw-shown summary")
+        await browser.until("document.getElementById('raw').childElementCount > 0")
+
+        lines = (await browser.text("#raw")).splitlines()
+        assert folded == 0
+        assert lines[-1].endswith("data: [DONE]")
+        assert re.match(r"[\d.]+ m?s ?data: \{", lines[0])
+        events = [line.partition("data: ")[2] for line in lines if "data: " in line]
+        assert (
+            "".join(
+                json.loads(each)["choices"][0]["delta"].get("content") or ""
+                for each in events[:-1]
+                if json.loads(each)["choices"]
+            )
+            == say.TEXT
+        )
+
+
+@scenario
+async def test_of_a_long_stream_the_latest_events_are_kept(
+    tmp_path: Path, chromium: Chromium
+) -> None:
+    long = [say.delta({"content": f"{number} " + 1000 * "x"}) for number in range(300)]
+    async with (
+        Upstream(say.sse([say.ROLE, *long, say.FINISH, say.DONE])) as upstream,
+        RelayProcess(config({"alpha": upstream}), tmp_path) as relay,
+        Browser(chromium) as browser,
+    ):
+        await ready_to_send(browser, relay)
+        await browser.click("#raw-shown summary")
+        await browser.click("#send")
+        await browser.until("document.getElementById('said').textContent === 'Done.'")
+        await browser.until(
+            "document.getElementById('raw').lastElementChild.textContent.includes('[DONE]')"
+        )
+
+        kept = await browser.run("return document.getElementById('raw').textContent.length")
+        assert 150_000 < kept < 210_000
+        assert "are not kept" in await browser.text("#raw-hint")
+        assert '"0 x' not in await browser.text("#raw")
+
+
+@scenario
+async def test_the_last_calls_are_folded_and_told_once_they_are_opened(
+    tmp_path: Path, chromium: Chromium
+) -> None:
+    async with (
+        Upstream() as upstream,
+        RelayProcess(config({"alpha": upstream}), tmp_path) as relay,
+        Browser(chromium) as browser,
+    ):
+        await chat(relay.address)
+        await browser.visit(page(relay))
+        await browser.until(LIVE)
+        await browser.until(
+            "document.querySelector('#totals [data-name=failed] .hint').textContent === '0 of 1'"
+        )
+        before = [each.url for each in await browser.requests() if "/events" in each.url]
+        await browser.click("#latest-shown summary")
+        await browser.until("document.querySelector('#latest .id')")
+        await chat(relay.address, key="sk-nobody-0123456789abcdef")
+
+        await browser.until("document.querySelectorAll('#latest .id').length === 2")
+        rows = (await browser.text("#latest")).splitlines()
+        assert [url.partition("?")[2] for url in before] == [""]
+        assert any("answered 200" in row and "alpha" in row for row in rows)
+        assert any("client's fault 401" in row for row in rows)
+        assert relay.calls[0]["request_id"] in await browser.text("#latest")
+        await browser.click("#latest-shown summary")
+        await browser.until("document.getElementById('feed').dataset.state === 'live'")
+        last = [each.url for each in await browser.requests() if "/events" in each.url][-1]
+        assert "?" not in last
+
+
+@scenario
+async def test_reloads_and_keys_that_expire_are_on_the_page(
+    tmp_path: Path, chromium: Chromium
+) -> None:
+    gone = {"id": "gone", "key": "sk-gone-0123456789abcdef", "expires": "2020-01-01"}
+    async with Upstream() as upstream:
+        fields = config({"alpha": upstream}) | {"state": {"path": str(tmp_path / "state")}}
+        async with RelayProcess(fields, tmp_path) as relay, Browser(chromium) as browser:
+            await browser.visit(page(relay))
+            await browser.until(LIVE)
+            shown = await browser.run("return document.getElementById('ending').hidden")
+            relay.write(fields | {"keys": [*fields["keys"], gone]})
+            relay.reload()
+            facts = "document.getElementById('facts').innerText"
+            await browser.until(f"{facts}.includes('keys +gone')")
+            await browser.until("document.getElementById('ends').innerText.includes('gone has')")
+            relay.path.write_text("models: 5", "utf-8")
+            relay.reload()
+
+            await browser.until(f"{facts}.includes('failed:')")
+            said = await browser.text("#headline")
+            assert shown
+            assert "The last reload failed" in said
+            assert "models" in said
 
 
 @scenario

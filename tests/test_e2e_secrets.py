@@ -77,9 +77,11 @@ async def test_no_secret_leaves_by_a_log_a_metric_or_an_error(tmp_path: Path) ->
                     whole = request("GET", f"/v1/{QUERY}?{QUERY}", key=None, headers=head)
                     seen.append((await client.ask(whole)).body)
             metrics = await get(relay.admin, "/metrics", key=None)
+            status = await get(relay.admin, "/status.json", key=None)
             public = b"\n".join(seen)
 
         said = {"stdout": relay.stdout, "stderr": relay.stderr, "metrics": metrics.body.decode()}
+        said["status"] = status.body.decode()
         for place, text in (said | {"answers": public.decode("latin-1")}).items():
             for canary in EVERYWHERE:
                 # An unknown URL may be named in the answer to it; its query string never is.
@@ -118,6 +120,10 @@ async def test_a_bad_configuration_is_reported_without_its_secrets(tmp_path: Pat
             relay.write(good | {"keys": keys, "upstreams": {"a": {"api_keys": UPSTREAM_KEY}}})
             relay.reload()
             await relay.log(lambda line: "reload" in str(line.get("event")))
+            status = (await get(relay.admin, "/status.json", key=None)).body.decode()
 
+        assert "keys[0].hash" in status
+        assert CLIENT_KEY not in status
+        assert UPSTREAM_KEY not in status
         assert CLIENT_KEY not in relay.stderr
         assert UPSTREAM_KEY not in relay.stderr

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rig import KEY, End, RelayProcess, Upstream, config, get, scenario, within
+from tests.rig import KEY, End, RelayProcess, Upstream, config, get, output, scenario
 from tests.rig import scripts as say
 from tests.rig.deadlines import SCALE
 from tests.rig.relay_process import ROOT
@@ -50,13 +50,7 @@ async def command(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    try:
-        async with within():
-            out, err = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.communicate()
-        raise
+    out, err = await output(process)
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()
 
@@ -139,6 +133,7 @@ async def test_an_outage_never_ends_in_a_canned_answer(tmp_path: Path) -> None:
             assert (answer.status, answer.error["code"]) == (502, "upstream_error")
 
 
+@pytest.mark.alone
 @scenario
 async def test_it_is_ready_within_a_second(tmp_path: Path) -> None:
     async with RelayProcess(shipped(tmp_path), tmp_path):

@@ -36,8 +36,8 @@ from tests.rig import (
     RelayProcess,
     Upstream,
     config,
+    output,
     scenario,
-    within,
 )
 from tests.rig import scripts as say
 from tests.rig.raw_client import chat_body, request
@@ -90,8 +90,7 @@ async def test_a_taken_port_ends_the_start_with_one_line(tmp_path: Path, section
             stderr=asyncio.subprocess.PIPE,
             env=relay.env,
         )
-        async with within():
-            _, err = await process.communicate()
+        _, err = await output(process)
 
         told = [line for line in err.decode().splitlines() if not line.startswith("{")]
         assert process.returncode == 1

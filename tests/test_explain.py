@@ -34,6 +34,9 @@ models:
     max_output: 1000
   empty: {pool: [{upstream: b}]}
   shown: {pool: [{upstream: demo}]}
+  resold:
+    pool: [{upstream: a}, {upstream: b, price: {input: 9, output: 9}}, {upstream: demo, price: {input: 8, output: 8}}]
+    price: {input: 1, output: 2}
   free: {pool: [{upstream: a}]}
   sorry: {static: later}
 groups: {team: {limits: {rpm: 600, models: {deepseek-chat: {rpm: 30, shadow: true}}}}}
@@ -118,6 +121,17 @@ def test_the_price_now_and_when_it_changes() -> None:
         "changes": "2030-01-02T16:30:00Z",
         "then": {"input": 0.1, "cached_input": 0.1, "output": 0.2},
     }
+
+
+def test_a_member_that_takes_another_price_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    members = facts("rich", "resold")["route"]["members"]
+
+    assert [one["price"] and one["price"]["now"]["input"] for one in members] == [None, 9, None]
+    assert main(["explain", "--key", "rich", "--model", "resold"]) == 0
+    assert (
+        "price     now input 1, cached input 1, output 2 (US$ per million tokens)\n"
+        "          at b now input 9, cached input 9, output 9 (US$ per million tokens)\n"
+    ) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ class Serving:
         await self._did("taken" if isinstance(made, Prepared) else "not taken")
         return made if isinstance(made, list) else []
 
-    def reload_failed(self) -> None:
+    def reload_failed(self, faults: list[str]) -> None:
         self.done.append("told")
 
     async def _did(self, what: str) -> None:

@@ -19,6 +19,8 @@ from relay.upstream.verdicts import Verdict
 from tests.quota_rig import NOW, WALL
 from tests.rig import SCALE
 
+pytestmark = pytest.mark.alone
+
 CALLS = 2000
 NEED = Need(10, 10, 0)
 

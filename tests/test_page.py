@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -10,8 +12,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.page.facts import FAILURES, KEYS, SERVED, Answer, Finding, KeyUse, Totals, UpstreamStatus
-from relay.page.recent import Recent
+from relay.page.expiry import AGAIN, AHEAD, Expiry
+from relay.page.facts import (
+    ENDS,
+    FAILURES,
+    FAULTS,
+    KEYS,
+    LATEST,
+    SERVED,
+    Answer,
+    Finding,
+    KeyEnd,
+    KeyUse,
+    Reload,
+    Totals,
+    UpstreamStatus,
+)
+from relay.page.recent import LONGEST_FAULT, TURN, Recent
 from relay.page.spend import DAY, Spend
 from relay.page.sums import LAST, Sums, bucket, later_than, middle, percentile
 from relay.page.telling import OTHER, TOLD, Teller, Telling
@@ -179,6 +196,32 @@ def test_calls_of_a_playground_are_told_whole() -> None:
     assert (served.ttft, served.overhead) == (0.3, 0.0004)
 
 
+def test_the_latest_calls_are_told_with_how_fast_they_were() -> None:
+    made = told(
+        answered(0.5),
+        failed(2, model="<b>", served_model=None),
+        call(3, admitted=False, operation="models"),
+        call(4, outcome="client_cancelled", code=499),
+    )
+
+    stream, broken, left = made.latest
+    assert (stream.upstream, stream.model, stream.key) == ("up", "m", "shop")
+    assert [stream.ttft, stream.speed] == pytest.approx([0.5, 100])
+    assert (broken.outcome, broken.model, broken.speed) == ("upstream_error", OTHER, None)
+    assert (left.outcome, left.code) == ("client_cancelled", 499)
+
+
+def test_of_the_calls_of_all_processes_the_latest_are_kept_in_their_order() -> None:
+    window = Window()
+    for process in (1, 2):
+        records = [call(n, received=FIRST + n) for n in range(process, 200, 2)]
+        window.add(told(*records), 1000.0, NOON)
+
+    ends = [each.at - FIRST for each in window.latest]
+
+    assert ends == [*range(200 - LATEST, 200)]
+
+
 def test_a_storm_is_told_in_bounds() -> None:
     records = [failed(number, client_request_id="playground-") for number in range(5000)]
     records += [call(number, outcome="client_error") for number in range(5000)]
@@ -187,6 +230,7 @@ def test_a_storm_is_told_in_bounds() -> None:
 
     assert made.all.failed == 5000
     assert [len(each) for each in (made.failures, made.refusals, made.served)] == [TOLD] * 3
+    assert len(made.latest) == LATEST
     assert made.failures[-1].request_id == records[4999].request_id
     assert len(msgspec.msgpack.encode(made)) < 20_000
 
@@ -266,6 +310,18 @@ def test_a_removed_upstream_leaves_nothing() -> None:
     assert (window.sums("up"), set(window.errors)) == (Sums(), {"spare"})
 
 
+def test_the_curve_of_an_upstream_that_was_removed_does_not_come_back_with_its_name() -> None:
+    window = Window()
+    window.add(told(answered()), 1000.0, NOON)
+    window.advance(1000.0 + STEP)
+    before = window.history(["up"]).ttft["up"][-1]
+
+    window.keep([])
+
+    assert before is not None
+    assert window.history(["up"]).ttft["up"] == [None] * STEPS
+
+
 def test_a_report_is_bounded_and_has_the_tightest_limits_first(tmp_path: Path) -> None:
     recent = Recent(tmp_path / "none.db", NOON)
     recent.configure(["up"], 0.8)
@@ -275,7 +331,7 @@ def test_a_report_is_bounded_and_has_the_tightest_limits_first(tmp_path: Path) -
     report = Answer("1", 1.0, "c", "d", 0, [UpstreamStatus("up", {"closed": 1}, 0, None)])
 
     async def complete() -> None:
-        recent.complete(report, ratios, {"up": 3}, 1001.0, NOON)
+        await recent.complete(report, ratios, Ends({}), {"up": 3}, 1001.0, NOON)
 
     asyncio.run(complete())
 
@@ -288,6 +344,119 @@ def test_a_report_is_bounded_and_has_the_tightest_limits_first(tmp_path: Path) -
     )
     assert report.totals.waiting == report.upstreams[0].waiting == 3
     assert report.upstreams[0].speed == pytest.approx(100)
+
+
+def test_limits_are_looked_at_some_in_a_turn(tmp_path: Path) -> None:
+    recent = Recent(tmp_path / "none.db", NOON)
+    report = Answer("1", 1.0, "c", "d", 0, [])
+    turns: list[int] = []
+
+    async def complete() -> None:
+        loop = asyncio.get_running_loop()
+        looked = 0
+
+        def ratios() -> Iterator[tuple[str, str, float]]:
+            nonlocal looked
+            for number in range(4 * TURN):
+                looked += 1
+                yield f"key-{number}", "rpm", 0.9
+
+        def turn() -> None:
+            turns.append(looked)
+            if looked < 4 * TURN:
+                loop.call_soon(turn)
+
+        loop.call_soon(turn)
+        await recent.complete(report, ratios(), Ends({}), {}, 1001.0, NOON)
+
+    asyncio.run(complete())
+
+    assert report.keys_near == 4 * TURN
+    assert max(after - before for before, after in pairwise(turns)) == TURN
+
+
+def reported(recent: Recent) -> Answer:
+    """What a recent that was told of a reload says of it."""
+    report = Answer("1", 1.0, "c", "d", 0, [])
+
+    async def complete() -> None:
+        await recent.complete(report, [], Ends({}), {}, 1001.0, NOON)
+
+    asyncio.run(complete())
+    return report
+
+
+def test_the_last_reload_is_told_with_what_it_changed_or_why_it_failed(tmp_path: Path) -> None:
+    recent = Recent(tmp_path / "none.db", NOON)
+    before = reported(recent).reload
+    recent.reloaded({"keys": ["+shop"]}, NOON)
+    good = reported(recent).reload
+    faults = ["/etc/relay/config.yaml:1:9: models: none"] + ["x" * 1000] * 8
+    recent.reload_failed(faults, Path("/etc/relay"), NOON + 1)
+    bad = reported(recent).reload
+
+    assert before is None
+    assert good == Reload(NOON, True, {"keys": ["+shop"]})
+    assert bad is not None
+    assert (bad.successful, bad.changes, bad.more_faults) == (False, {}, 9 - FAULTS)
+    assert bad.faults == ["config.yaml:1:9: models: none"] + ["x" * LONGEST_FAULT] * (FAULTS - 1)
+
+
+# -- the ends of keys --
+
+
+class Ends:
+    """Keys by the time at which they expire."""
+
+    def __init__(self, ends: dict[str, float]) -> None:
+        self.ends = ends
+        self.asked = 0
+
+    def expiries(self) -> Iterable[tuple[str, float]]:
+        self.asked += 1
+        return self.ends.items()
+
+
+def test_keys_that_end_soon_and_keys_that_have_are_told_apart() -> None:
+    expiry = Expiry()
+    keys = Ends({"late": NOON + AHEAD + 1, "next": NOON + 60, "then": NOON + 99, "gone": NOON - 1})
+
+    asyncio.run(expiry.look(keys, NOON))
+    first, second = expiry.told(NOON), expiry.told(NOON + 61)
+
+    assert first.soon == [KeyEnd("next", NOON + 60), KeyEnd("then", NOON + 99)]
+    assert (first.soon_count, first.past_count) == (2, 1)
+    assert [end.key for end in second.soon] == ["then", "late"]
+    assert [end.key for end in second.past] == ["next", "gone"]
+    assert (second.soon_count, second.past_count) == (2, 2)
+
+
+def test_very_many_ends_are_counted_and_a_few_are_named() -> None:
+    expiry = Expiry()
+    ends = {f"soon-{n}": NOON + n for n in range(1, 1001)}
+    ends |= {f"gone-{n}": NOON - n for n in range(500)}
+
+    asyncio.run(expiry.look(Ends(ends), NOON))
+    found = expiry.told(NOON)
+
+    assert [end.key for end in found.soon] == [f"soon-{n}" for n in range(1, ENDS + 1)]
+    assert [end.key for end in found.past] == [f"gone-{n}" for n in range(ENDS)]
+    assert (found.soon_count, found.past_count) == (1000, 500)
+
+
+def test_keys_are_looked_at_when_they_are_others_or_an_hour_has_passed() -> None:
+    expiry = Expiry()
+    keys, others = Ends({}), Ends({})
+
+    async def look() -> None:
+        for at in (NOON, NOON + 1, NOON + AGAIN - 1):
+            await expiry.look(keys, at)
+        await expiry.look(others, NOON + AGAIN - 1)
+        await expiry.look(others, NOON + 2 * AGAIN)
+
+    asyncio.run(look())
+
+    assert (keys.asked, others.asked) == (1, 2)
 
 
 # -- spending --
@@ -449,6 +618,30 @@ def test_keys_near_their_limits_are_named_three_at_most() -> None:
         ("more", "warn"),
     ]
     assert found[3].facts == {"limits": 4}
+
+
+def test_keys_that_end_within_a_week_or_ended_within_a_day_are_named() -> None:
+    day = 86_400.0
+    ends = [KeyEnd(f"key-{n}", n * day) for n in (1, 2, 3, 4, 9)]
+    answer = healthy(at=0.0, expiring=ends)
+    answer.expired = [KeyEnd("gone", -0.5 * day), KeyEnd("long-gone", -2 * day)]
+
+    found = [each for each in headline(answer) if each.code in ("expires", "expired")]
+
+    assert [(each.facts["key"], each.level) for each in found] == [
+        ("key-1", "warn"),
+        ("key-2", "warn"),
+        ("key-3", "warn"),
+        ("gone", "warn"),
+    ]
+    assert found[0].facts["left"] == day
+    assert found[3].facts["left"] == day / 2
+
+
+def test_a_reload_that_failed_is_named_with_its_first_fault() -> None:
+    answer = healthy(reload_successful=False, reload=Reload(1.0, False, {}, ["no models", "x"]))
+
+    assert finding(answer, "reload_failed").facts == {"fault": "no models"}
 
 
 def test_a_relay_that_is_not_ready_says_so_before_all() -> None:

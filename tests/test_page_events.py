@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +18,13 @@ from aiohttp import web
 
 from relay.page import events
 from relay.page.events import Live, frame, frames
-from relay.page.facts import Answer, Failure, UpstreamStatus
+from relay.page.facts import Answer, Call, Failure, UpstreamStatus
 from tests.crew import several
 from tests.page import cost
-from tests.rig import RelayProcess, Upstream, chat, config, scenario, within
+from tests.rig import RelayProcess, Upstream, chat, config, get, scenario, within
 from tests.rig.deadlines import SCALE
 from tests.rig.raw_client import RawClient, request
+from tests.rig.relay_process import ROOT
 
 MARKUP = "</script>\n\ndata: evil\r\nevent: x 模型"
 
@@ -34,10 +38,11 @@ class Port:
         self.looks = 0
         self.looked = asyncio.Event()
         self.left = asyncio.Event()
-        self.live = Live(self.look)
+        self.failures: list[Exception] = []
+        self.live = Live(self.look, self.failures.append)
         self.address = ("", 0)
 
-    def look(self) -> Answer:
+    async def look(self) -> Answer:
         self.looks += 1
         self.looked.set()
         self.changes(self.answer)
@@ -68,7 +73,7 @@ async def opened(port: Port) -> AsyncIterator[Port]:
     try:
         yield port
     finally:
-        port.live.close()
+        await port.live.close()
         await runner.cleanup()
 
 
@@ -116,14 +121,46 @@ async def test_a_page_is_told_everything_and_then_what_changed(
 
     async with opened(Port(answer(), changes)) as port, await begun(port) as client:
         retry = await client.event()
-        first = dict([parsed(await client.event()) for _ in range(4)])
+        first = dict([parsed(await client.event()) for _ in range(5)])
         later = [parsed(await client.event()) for _ in range(3)]
 
         assert retry.strip() == b"retry: 2000"
         fields = {name for part in first.values() for name in part}
-        assert fields == set(Answer.__struct_fields__)
+        assert fields == set(Answer.__struct_fields__) - {"latest"}
         assert [name for name, _ in later] == ["now"] * 3
         assert later[2][1]["uptime_seconds"] == 5.0
+
+
+@scenario
+async def test_the_latest_calls_are_told_to_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "PERIOD", 0.02)
+    told = answer(latest=[Call(1.0, "req_1", "ok", 200, "up")])
+    async with opened(Port(told)) as port, await RawClient.connect(port.address) as client:
+        await client.send(request("GET", "/events?latest", key=None))
+        await client.head(to="GET")
+        await client.event()
+        first = dict([parsed(await client.event()) for _ in range(6)])
+
+        assert [one["request_id"] for one in first["latest"]["latest"]] == ["req_1"]
+
+
+@scenario
+async def test_a_look_that_fails_is_said_and_the_next_one_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(events, "PERIOD", 0.02)
+
+    def changes(told: Answer) -> None:
+        told.uptime_seconds += 1
+        if told.uptime_seconds == 2:
+            raise ValueError("of ours")
+
+    async with opened(Port(answer(), changes)) as port, await begun(port) as client:
+        await client.event()
+        name, now = parsed(await client.event())
+
+        assert (name, now["uptime_seconds"]) == ("now", 3.0)
+        assert [str(error) for error in port.failures] == ["of ours"]
 
 
 @scenario
@@ -141,7 +178,7 @@ async def test_nothing_is_made_while_nobody_looks(monkeypatch: pytest.MonkeyPatc
                 port.left.clear()
                 await port.left.wait()
 
-        assert port.live._timer is None
+        assert port.live._telling is None
 
 
 @scenario
@@ -185,7 +222,7 @@ async def test_a_page_that_reads_nothing_is_dropped(monkeypatch: pytest.MonkeyPa
 async def test_the_end_of_the_port_ends_the_streams() -> None:
     async with opened(Port(answer())) as port, await begun(port) as client:
         await client.event()
-        port.live.close()
+        await port.live.close()
 
         rest = await client.rest()
 
@@ -230,6 +267,65 @@ async def test_what_all_workers_tell_is_one(tmp_path: Path) -> None:
         assert {one["upstream"] for one in told["served"]} == {"a"}
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@scenario
+async def test_reloads_and_the_ends_of_keys_are_told_by_one_process_and_by_many(
+    tmp_path: Path, workers: int
+) -> None:
+    async with Upstream() as upstream:
+        fields = several(workers, config({"a": upstream}))
+        fields["state"] = {"path": str(tmp_path / "state")}
+        async with RelayProcess(fields, tmp_path) as relay:
+            first = (await get(relay.admin, "/status.json", key=None)).json()
+            soon = datetime.fromtimestamp(first["at"] + 3 * 86_400, UTC).isoformat()
+            keys = [
+                {"id": "soon", "key": "sk-soon-0123456789abcdef", "expires": soon},
+                {"id": "gone", "key": "sk-gone-0123456789abcdef", "expires": "2020-01-01"},
+            ]
+            server = fields["server"] | {"max_body": "1MiB"}
+            relay.write(fields | {"server": server, "keys": fields["keys"] + keys})
+            relay.reload()
+            await relay.log(lambda line: line.get("event") == "reloaded")
+            second = (await get(relay.admin, "/status.json", key=None)).json()
+            relay.path.write_text("models: 5", "utf-8")
+            relay.reload()
+            await relay.log(lambda line: line.get("event") == "reload_failed")
+            third = (await get(relay.admin, "/status.json", key=None)).json()
+
+            assert first["reload"] is None
+            assert first["expiring"] == first["expired"] == []
+            assert [one["key"] for one in second["expiring"]] == ["soon"]
+            assert [one["key"] for one in second["expired"]] == ["gone"]
+            assert (second["keys_expiring"], second["keys_expired"]) == (1, 1)
+            assert "expires" in [one["code"] for one in second["headline"]]
+            changes = {"keys": ["+soon", "+gone"], "server": ["~max_body"]}
+            assert second["reload"]["changes"] == changes
+            assert third["reload"]["successful"] is False
+            assert "models" in third["reload"]["faults"][0]
+            assert third["config_digest"] == second["config_digest"] != first["config_digest"]
+            (failed,) = [one for one in third["headline"] if one["code"] == "reload_failed"]
+            assert failed["facts"]["fault"] == third["reload"]["faults"][0]
+
+
+@pytest.mark.alone
+@scenario
+async def test_a_page_that_comes_holds_the_event_loop_for_a_moment_only(tmp_path: Path) -> None:
+    words = ("--keys", "400", "--upstreams", "50", "--seconds", "1.5")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.page.stall", *words),
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    async with within(30 * SCALE):
+        out, _ = await process.communicate()
+
+    # Two at most, of CPU time; looked at in one turn, the limits alone would take four.
+    longest = float(re.findall(r"with one ([\d.]+)", out.decode())[0])
+    assert longest < 4 * SCALE, out
+
+
+@pytest.mark.alone
 @scenario
 async def test_open_pages_cost_little(tmp_path: Path) -> None:
     spent = await cost.measured(tmp_path, pages=100, seconds=1.0, keys=20)

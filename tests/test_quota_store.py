@@ -357,6 +357,83 @@ def test_a_first_start_waits_for_nobody(server: Server) -> None:
     assert ask(one, one.gates[0], worst=10).open
 
 
+def test_after_a_loss_a_stranger_waits_before_anybody_has_said_what_it_knows(
+    server: Server,
+) -> None:
+    both = relays(server, tokens_per_day=1000)
+    first, _ = both.gates
+    ask(both, first, worst=600)
+    server.forget()
+    # It learns that it must tell, and has not told yet.
+    server.say(both.frame(first, report=True))
+    stranger = both.new_gate()
+    both.turn(stranger)
+
+    early = ask(both, stranger, worst=600)
+
+    assert isinstance(early.error, StoreUnavailable)
+
+
+def test_what_was_settled_and_never_told_is_added_to_what_was_told_before_a_loss(
+    server: Server,
+) -> None:
+    both = relays(server, tokens_per_day=1000)
+    first, second = both.gates
+    for used in (400, 300):
+        call = ask(both, first, worst=used)
+        assert call.lease is not None
+        both.turn()
+        call.lease.settle(both.now, used, 0)
+        if used == 400:
+            both.turn(report=True)
+    server.forget()
+
+    both.turn(report=True)
+    too_much, fits = ask(both, second, worst=301), ask(both, second, worst=300)
+
+    assert machine(server, "tokens_per_day")["p"] == 700
+    assert isinstance(too_much.error, BudgetSpent)
+    assert fits.open
+
+
+def test_a_second_loss_does_not_make_forget_who_had_not_come_back_from_the_first(
+    server: Server,
+) -> None:
+    both = relays(server, tokens_per_day=1000)
+    first, second = both.gates
+    ask(both, second, worst=800)
+    ask(both, first, worst=100)
+    server.forget()
+    both.turn(first, report=True)
+    server.forget()
+    both.turn(first, report=True)
+
+    early = ask(both, first, worst=200)
+    both.turn(second, report=True)
+    refused = ask(both, first, worst=200)
+
+    assert isinstance(early.error, StoreUnavailable)
+    assert isinstance(refused.error, BudgetSpent)
+
+
+def test_a_frame_that_comes_twice_is_answered_twice_and_counts_once(server: Server) -> None:
+    one = relays(server, count=1, tokens_per_day=1000, rpm=100)
+    (gate,) = one.gates
+    done, call = ask(one, gate, worst=300), one.call(gate, worst=200)
+    assert done.lease is not None
+    done.lease.settle(one.now, 250, 0)
+    frame = one.frame(gate)
+
+    answers = [server.say(frame), server.say(frame)]
+    one.answer(gate, answers[0])
+
+    assert call.open
+    assert len(answers[1]) > 0
+    budget, rate = machine(server, "tokens_per_day"), machine(server, "rpm")
+    assert (budget["p"], budget["s"]) == (250, 200)
+    assert rate["u"] == 2 * 60_000
+
+
 # --- while it is away -----------------------------------------------------------------------------
 
 

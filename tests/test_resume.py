@@ -12,7 +12,7 @@ from relay.resume import body_of_the_rest, head_of_the_rest
 from relay.routes import FIRST_RATIO
 from relay.upstream.directory import Directory
 from tests.calls import called, fault, model, tries, upstreams
-from tests.plane import Plane, play
+from tests.plane import NOWHERE, Plane, play
 from tests.rig import scripts as say
 from tests.rig.raw_client import chat_body
 from tests.rig.relay_process import Fields
@@ -130,6 +130,46 @@ def test_the_usage_of_both_parts_is_one() -> None:
             assert billed.output == say.USAGE["completion_tokens"] + 3
             assert billed.input > say.USAGE["prompt_tokens"]
             assert plane.gate.leases[0].settled == [(billed.input + billed.output, 0)]
+            caller.leave()
+
+    play(scene())
+
+
+@pytest.mark.parametrize(
+    ("first_counts", "second_counts"), [("final", "continuous"), ("continuous", "final")]
+)
+def test_running_counts_are_kept_from_the_client_whoever_sends_them(
+    first_counts: str, second_counts: str
+) -> None:
+    ways = {"a": NOWHERE | {"usage": first_counts}, "b": NOWHERE | {"usage": second_counts}}
+
+    def words(counts: str, *parts: str) -> list[bytes]:
+        """Each with the count so far, where that upstream was asked for it."""
+        sent = enumerate(parts, 1)
+        if counts == "final":
+            return [say.delta({"content": part}) for _, part in sent]
+        return [
+            say.delta({"content": part}, usage=say.USAGE | {"completion_tokens": n})
+            for n, part in sent
+        ]
+
+    async def scene() -> None:
+        async with Plane(ways, {"m": model("ab", **PREFIX)}) as plane:
+            caller, (first, other) = called(plane, "ab", stream_options={"include_usage": True})
+            first.say(
+                say.SSE_HEAD + say.frame(b"".join([say.ROLE, *words(first_counts, "a", "b")]))
+            )
+            first.leave()
+            # Who was asked for running counts tells the sum apart; of the others some have it ride on the last word.
+            end = [say.delta({}, finish="stop", usage=say.USAGE)]
+            if second_counts == "continuous":
+                end.append(say.usage_event())
+            other.say(second(say.ROLE, *words(second_counts, "c", "d"), *end, say.DONE))
+
+            told = chunks(caller.answers.only.body)
+            assert text_of(caller.answers.only.body) == "abcd"
+            counted = [chunk for chunk in told if chunk.get("usage") is not None]
+            assert counted == told[-1:], "the sum, once, at the end"
             caller.leave()
 
     play(scene())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import signal
 import socket
@@ -16,6 +17,7 @@ from relay.cli import main
 from relay.commands import screen, table, topwords
 from relay.commands.topview import FEWEST, picture
 from relay.page.facts import Answer, Finding, UpstreamStatus
+from tests.crew import several, started
 from tests.rig import RelayProcess, Stall, Upstream, config, scenario, within
 from tests.rig import scripts as say
 from tests.rig.relay_process import ROOT
@@ -237,6 +239,25 @@ def test_nothing_that_is_told_commands_the_terminal() -> None:
     assert all(table.width(line) <= 60 for line in written)
 
 
+def test_what_the_last_reload_changed_stands_beside_the_file() -> None:
+    made = {"at": 1_800_000_000.0, "successful": True}
+    changed = answer(reload=made | {"changes": {"keys": ["+a", "~b"], "models": ["-m"]}})
+    same = answer(reload=made)
+
+    second = [texts(picture(each, None, curves=False))[2] for each in (changed, same)]
+
+    assert second == [
+        "reloaded at 08:00:00 UTC: keys +a ~b, models -m",
+        "reloaded at 08:00:00 UTC: nothing changed",
+    ]
+
+
+def test_a_key_that_expires_is_named_with_the_time_that_is_left() -> None:
+    finding = Finding("keys", "expires", "warn", {"key": "shop", "left": 2 * 86_400 + 3 * 3600})
+
+    assert topwords.sentence(finding, 300) == "shop expires in 2 d 3 h"
+
+
 def test_every_finding_of_the_page_has_its_sentence_here() -> None:
     page = (ROOT / "relay" / "page" / "static" / "words-en.js").read_text("utf-8")
     codes = set(re.findall(r"^  ((?:users|upstreams|keys|relay)_\w+):", page, re.MULTILINE))
@@ -273,6 +294,45 @@ async def test_it_shows_what_happens_and_q_gives_the_terminal_back(tmp_path: Pat
         assert terminal.raw.endswith(screen.LEAVE)
 
 
+@scenario
+async def test_of_several_workers_it_shows_the_whole_and_outlives_the_hub(tmp_path: Path) -> None:
+    key = "sk-shop-0123456789abcdef"
+    keys: list[dict[str, object]] = [
+        {"id": "shop", "key": key, "limits": {"rpm": 10}},
+        {"id": "gone", "key": "sk-gone-0123456789abcdef", "expires": "2020-01-01"},
+    ]
+    async with Upstream() as upstream:
+        fields = several(2, config({"only": upstream}, keys=keys))
+        fields["state"] = {"path": str(tmp_path / "state")}
+        async with (
+            RelayProcess(fields, tmp_path) as relay,
+            Terminal("top", "--url", url(relay), *OFTEN) as terminal,
+        ):
+            for _ in range(9):
+                await relay.chat(key=key, model="m", stream=True)
+            hub = (await relay.log(started("hub")))["pid"]
+            whole = await terminal.paints(
+                lambda seen: (
+                    "users notice nothing: 9 calls" in seen
+                    and re.search(r"shop +rpm +\[#+\.*\] +90%", seen) is not None
+                )
+            )
+            relay.write(fields | {"keys": keys[:1]})
+            relay.reload()
+            changed = await terminal.paints(lambda seen: "reloaded at " in seen)
+            relay.path.write_text("models: 5", "utf-8")
+            relay.reload()
+            failed = await terminal.paints(lambda seen: "the last reload failed" in seen)
+            os.kill(hub, signal.SIGKILL)
+            await relay.log(started("hub", hub))
+            again = await terminal.paints(lambda seen: "up 0 s" in seen or "up 1 s" in seen)
+
+            assert re.search(r"only +works", whole)
+            assert re.search(r"reloaded at [\d:]+ UTC: keys -gone", changed)
+            assert "reload failed: config.yaml:1:9: models: must be" in failed
+            assert re.search(r"only +works", again)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @scenario
 async def test_signals_end_it_and_give_the_terminal_back(
@@ -303,6 +363,7 @@ async def test_a_suspended_one_gives_the_terminal_back_and_takes_it_again(tmp_pa
         async with within():
             while not terminal.raw.endswith(screen.LEAVE):
                 await terminal.changed()
+        await terminal.stopped()
         stopped = len(terminal.raw)
         assert terminal.modes_now == terminal.modes
         terminal.signal(signal.SIGCONT)

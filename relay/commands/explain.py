@@ -51,8 +51,7 @@ def _text(facts: Facts) -> Iterator[str]:
         yield from _under("limits", lines)
     if route := facts.get("route"):
         yield from _under("route", list(_route(route)))
-    if price := facts.get("price"):
-        yield from _under("price", list(_price(price)))
+    yield from _under("price", list(_prices(facts)))
 
 
 def _verdict(facts: Facts) -> Iterator[str]:
@@ -121,6 +120,16 @@ def _route(route: Facts) -> Iterator[str]:
         yield ", ".join(told)
     if route["fallback"]:
         yield f"then {', then '.join(route['fallback'])}"
+
+
+def _prices(facts: Facts) -> Iterator[str]:
+    """The model's, then those of members that take another."""
+    if price := facts.get("price"):
+        yield from _price(price)
+    for member in facts.get("route", {}).get("members", ()):
+        if price := member["price"]:
+            for line in _price(price):
+                yield f"at {member['upstream']} {line}"
 
 
 def _price(price: Facts) -> Iterator[str]:

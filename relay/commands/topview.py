@@ -10,7 +10,7 @@ from relay.commands import table
 from relay.commands.screen import Line, Look
 from relay.commands.table import NOTHING
 from relay.commands.times import duration
-from relay.commands.topwords import OUTCOMES, STATES, percent, sentence
+from relay.commands.topwords import OUTCOMES, STATES, percent, sentence, span
 from relay.page.facts import NEAR, Answer, Failure, KeyUse, Level, UpstreamStatus
 from relay.page.verdict import is_slow
 
@@ -46,11 +46,16 @@ def picture(answer: Answer, lines: int | None, curves: bool) -> list[Line]:
 
 
 def _head(answer: Answer) -> Iterator[Line]:
-    up = _span(answer.uptime_seconds)
+    up = span(answer.uptime_seconds)
     yield f"relay {answer.version}, up {up}, {_clock(answer.at)} UTC", "head"
     file = f"{answer.config_path} {answer.config_digest[:12]}"
     if answer.reload_successful:
         yield file, "soft"
+        last = answer.reload
+        if last is not None:
+            changes = (f"{name} {' '.join(names)}" for name, names in last.changes.items())
+            changed = ", ".join(changes) or "nothing changed"
+            yield f"reloaded at {_clock(last.at)} UTC: {changed}", "soft"
     else:
         yield f"{file}, a later reload failed", "warn"
 
@@ -192,14 +197,3 @@ def _table(
 
 def _clock(wall: float) -> str:
     return datetime.fromtimestamp(wall, UTC).strftime("%H:%M:%S")
-
-
-def _span(seconds: float) -> str:
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    days, hour = divmod(hours, 24)
-    if days:
-        return f"{days} d {hour} h"
-    if hours:
-        return f"{hours} h {minute} min"
-    return f"{minute} min {second} s" if minute else f"{second} s"

@@ -25,10 +25,12 @@ SENTENCES: Final = {
     "keys_fine": "no key is near a limit; the tightest is at {ratio}",
     "keys_unlimited": "no key with a limit has called",
     "keys_near": "{key} has used {ratio} of its {limit}",
+    "keys_expires": "{key} expires in {left}",
+    "keys_expired": "{key} expired {left} ago: its calls are refused",
     "keys_more": "{limits} more limits are nearly used up",
     "relay_not_ready": "the relay takes no new calls: {reason}",
     "relay_degraded": "{text}",
-    "relay_reload_failed": "the last reload failed: the file on disk is not the one that serves",
+    "relay_reload_failed": "the last reload failed: {fault}; the file on disk is not the one that serves",
     "relay_waiting": "{calls} calls wait for a place at an upstream",
 }
 STATES: Final = {
@@ -51,12 +53,25 @@ def percent(share: float) -> str:
     return f"{share:.1%}" if 0 < share < 0.1 else f"{share:.0%}"
 
 
+def span(seconds: float) -> str:
+    """Two digits of it: 3 d 4 h."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days} d {hour} h"
+    if hours:
+        return f"{hours} h {minute} min"
+    return f"{minute} min {second} s" if minute else f"{second} s"
+
+
 def _number(value: float) -> str:
     return f"{value:,.0f}"
 
 
 _WRITTEN: Final[Mapping[str, Callable[[float], str]]] = {
     **dict.fromkeys(("share", "ratio"), percent),
+    "left": span,
     **dict.fromkeys(("p50", "p95", "target", "others"), duration),
     **dict.fromkeys(
         ("failed", "calls", "limits", "inflight", "most", "upstreams", "minutes"), _number

@@ -29,6 +29,7 @@ from relay.config.types import (
     Name,
     NetworkAddress,
     Origin,
+    PublicUrl,
     Rate,
     Section,
     Share,
@@ -69,6 +70,9 @@ class Cors(Section):
 
 class Server(Section):
     listen: Address = Field(Listen("0.0.0.0", 8080), description="Address and port of the API")  # noqa: S104
+    public_url: PublicUrl | None = Field(
+        None, description="Where clients reach it through a proxy, without /v1 (default: as listen)"
+    )
     workers: Workers = Field("auto", description="Processes that serve; auto is one per usable CPU")
     max_connections: Connections = Field(
         "auto", description="Of clients, per process; auto is just under half its open files"
@@ -119,25 +123,6 @@ class StoreFailure(Section):
 # --- models ---------------------------------------------------------------------------------------
 
 
-class PoolEntry(Section):
-    upstream: Name = Field(description="A name from upstreams (required)")
-    model: Text | None = Field(
-        None, description="What the upstream calls the model (default: the same name)"
-    )
-    tier: int = Field(0, ge=0, le=1000, description="Higher tiers serve when lower ones cannot")
-    weight: int = Field(1, ge=0, le=1_000_000, description="Share within the tier; 0: nothing new")
-
-
-class Hedge(Section):
-    after: Silence = Field(description="Silence before a second attempt starts; or p95 (required)")
-    budget: Share = Field(0.05, description="Of all calls, at most so many get one")
-
-
-class Retry(Section):
-    attempts: int = Field(3, ge=1, le=100, description="Upstreams tried for one call at most")
-    budget: Share = Field(0.2, description="Of all attempts, at most so many are retries")
-
-
 class Rates(Section):
     """What a token costs."""
 
@@ -166,6 +151,28 @@ class PriceConfig(Rates):
     windows: list[PriceWindow] = Field(
         [], description="Other prices at some hours, by the call's start (default: none)"
     )
+
+
+class PoolEntry(Section):
+    upstream: Name = Field(description="A name from upstreams (required)")
+    model: Text | None = Field(
+        None, description="What the upstream calls the model (default: the same name)"
+    )
+    tier: int = Field(0, ge=0, le=1000, description="Higher tiers serve when lower ones cannot")
+    weight: int = Field(1, ge=0, le=1_000_000, description="Share within the tier; 0: nothing new")
+    price: PriceConfig | None = Field(
+        None, description="What it costs there (default: as the model's price)"
+    )
+
+
+class Hedge(Section):
+    after: Silence = Field(description="Silence before a second attempt starts; or p95 (required)")
+    budget: Share = Field(0.05, description="Of all calls, at most so many get one")
+
+
+class Retry(Section):
+    attempts: int = Field(3, ge=1, le=100, description="Upstreams tried for one call at most")
+    budget: Share = Field(0.2, description="Of all attempts, at most so many are retries")
 
 
 class Heartbeat(Section):
@@ -214,6 +221,10 @@ class ModelConfig(Section):
     resume: Literal["deepseek-prefix", "continue-final-message"] | None = Field(
         None, description="Continue a stream that broke, on another upstream (default: off)"
     )
+
+    def price_at(self, entry: PoolEntry) -> PriceConfig | None:
+        """What this member of the pool takes, if anybody has said so."""
+        return self.price if entry.price is None else entry.price
 
 
 # --- observability --------------------------------------------------------------------------------

@@ -229,10 +229,13 @@ def _unpriced(config: Config, filed: _Filed) -> Iterator[str]:
 
 
 def _costs_unsaid(config: Config, name: str) -> bool:
-    """Whether an upstream serves the model, not the demo, and it has no price."""
+    """Whether an upstream serves the model, not the demo, and what that takes is not said."""
     model, active = config.models[name], config.active_upstreams
-    kinds = {active[entry.upstream].kind for entry in model.pool if entry.upstream in active}
-    return model.price is None and bool(kinds - {"demo"})
+    return any(
+        active[entry.upstream].kind != "demo" and model.price_at(entry) is None
+        for entry in model.pool
+        if entry.upstream in active
+    )
 
 
 def _limits_over(config: Config, rights: KeyConfig | Plan) -> list[Limits | FiledLimits]:

@@ -232,6 +232,7 @@ NetworkAddress = Annotated[
 Origin = Annotated[str, PlainValidator(values.read_origin), _STRING]
 UrlPath = Annotated[str, PlainValidator(values.read_url_path), _pattern("/[^?#]*")]
 BaseUrl = Annotated[str, PlainValidator(values.read_base_url), _STRING]
+PublicUrl = Annotated[str, PlainValidator(values.read_public_url), _STRING]
 Store = Annotated[str, PlainValidator(read_store), _STRING]
 FilePath = Annotated[
     Path, PlainValidator(read_path), PlainSerializer(str, return_type=str), _STRING

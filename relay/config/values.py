@@ -174,6 +174,12 @@ _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]/]*)):([0-9]{1,5})")
 _LISTEN_WORDS: Final = "must be an address and a port, such as 0.0.0.0:8080 or [::1]:8080"
 _URL_PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^\s/?#@]+")
+_PUBLIC_URL: Final = re.compile(
+    r"(https?://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?)"
+    r"((?:/[A-Za-z0-9._~-]+)*)/?",
+    re.IGNORECASE,
+)
+"""The origin, and a path. Nothing in it means anything to a shell or to a header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +259,27 @@ def read_base_url(value: Any) -> str:
     if url.query or url.fragment or not text.isascii() or re.search(r"[\s\x00-\x20\\]", text):
         raise ValueError("is not a base address: leave out ?, #, spaces and special signs")
     return text.rstrip("/")
+
+
+def read_public_url(value: Any) -> str:
+    """Where clients reach the API: an origin, and the path that a proxy takes away; no slash at the end."""
+    words = "must be an address such as https://relay.example.com, without ?, # and special signs"
+    text = expect_text(value, words)
+    if "@" in text:
+        raise ValueError("holds a credential: everybody who opens the page would see it")
+    match = _PUBLIC_URL.fullmatch(text)
+    try:
+        port = urlsplit(text).port
+    except ValueError:
+        raise ValueError(words) from None
+    if match is None or port == 0:
+        raise ValueError(words)
+    parts = match[2].split("/")
+    if "." in parts or ".." in parts:
+        raise ValueError(words)
+    if parts[-1] == "v1":
+        raise ValueError("must end before /v1: clients put it there themselves")
+    return match[1].lower() + match[2]
 
 
 # --- names ---------------------------------------------------------------------------------------

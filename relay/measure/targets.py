@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from relay.config.model import Config, ModelConfig
+from relay.config.model import Config, ModelConfig, PoolEntry, PriceConfig
 from relay.config.rules import nearest
 from relay.config.upstreams import UpstreamConfig, UpstreamTimeouts
 from relay.pricing import Price
@@ -67,7 +67,7 @@ def targets_of(config: Config, choice: Choice) -> tuple[list[Target], list[tuple
             )
     found: list[Target] = []
     left: dict[str, str] = {}
-    for upstream, asked, model in _members(config, choice):
+    for upstream, asked, model, price in _members(config, choice):
         if choice.upstreams and upstream not in choice.upstreams:
             continue
         options = config.upstreams[upstream]
@@ -76,7 +76,7 @@ def targets_of(config: Config, choice: Choice) -> tuple[list[Target], list[tuple
         elif asked is None:
             left[upstream] = "no model of the configuration uses it: say --upstream-model"
         else:
-            found.append(_target(config, upstream, options, asked, model))
+            found.append(_target(config, upstream, options, asked, model, price))
     if choice.upstreams:
         for name in choice.upstreams:
             if name not in left and all(one.name != name for one in found):
@@ -88,8 +88,8 @@ def targets_of(config: Config, choice: Choice) -> tuple[list[Target], list[tuple
 
 def _members(
     config: Config, choice: Choice
-) -> Iterator[tuple[str, str | None, ModelConfig | None]]:
-    """Upstreams, what each is asked for (None: nobody knows), and the model whose price is theirs."""
+) -> Iterator[tuple[str, str | None, ModelConfig | None, PriceConfig | None]]:
+    """Upstreams, what each is asked for (None: nobody knows), the model it serves so, and what that takes there."""
     if choice.model is not None:
         model = config.models.get(choice.model)
         if model is None:
@@ -103,7 +103,7 @@ def _members(
             asked = choice.upstream_model or named
             if (entry.upstream, asked) not in seen:
                 seen.add((entry.upstream, asked))
-                yield entry.upstream, asked, model if asked == named else None
+                yield (entry.upstream, asked, *_as_configured(model, entry, asked == named))
         return
     for name in config.upstreams:
         entries = (
@@ -114,20 +114,33 @@ def _members(
         )
         first = next(entries, None)
         if first is None:
-            yield name, choice.upstream_model, None
+            yield name, choice.upstream_model, None, None
         else:
             entry, model, as_named = first
             named = entry.model or as_named
             asked = choice.upstream_model or named
-            yield name, asked, model if asked == named else None
+            yield (name, asked, *_as_configured(model, entry, asked == named))
+
+
+def _as_configured(
+    model: ModelConfig, entry: PoolEntry, same: bool
+) -> tuple[ModelConfig | None, PriceConfig | None]:
+    """Neither the patience nor the price of a model says anything of another one."""
+    return (model, model.price_at(entry)) if same else (None, None)
 
 
 def _target(
-    config: Config, name: str, options: UpstreamConfig, asked: str, model: ModelConfig | None
+    config: Config,
+    name: str,
+    options: UpstreamConfig,
+    asked: str,
+    model: ModelConfig | None,
+    price: PriceConfig | None,
 ) -> Target:
     demo = options.kind == "demo"
-    price = None if model is None or demo else model.price
-    if price is None and not demo:
+    if demo:
+        price = None
+    elif price is None:
         price = config.prices.get(asked)
     first_token = None if model is None else model.first_token
     keys = tuple(key.get_secret_value() for key in options.api_keys)

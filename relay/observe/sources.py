@@ -162,10 +162,21 @@ class Seen(Sources):
     def traces(self) -> tuple[int, int]:
         return self._aside.traces
 
-    def status(self) -> StatusReport:
+    def reloaded(self, changes: dict[str, list[str]]) -> None:
+        """The files were read anew, and are in effect."""
+        self._recent.reloaded(changes, time())
+
+    def reload_failed(self, faults: list[str]) -> None:
+        """They were, and cannot be used."""
+        wall = time()
+        self._metrics.reloaded(successful=False, wall=wall)
+        self._recent.reload_failed(faults, self._snapshot().config.path.parent, wall)
+
+    async def status(self) -> StatusReport:
         """The state of things for the status page."""
         self.beat()
-        config = self._snapshot().config
+        snapshot = self._snapshot()
+        config = snapshot.config
         now, wall = monotonic(), time()
         states: dict[str, dict[str, int]] = {}
         for upstream, state, count in self.upstream_states():
@@ -184,8 +195,8 @@ class Seen(Sources):
             reload_successful=self._metrics.reload_successful,
             reloaded_at=self._metrics.reloaded_at,
         )
-        ratios = self._gate.iter_ratios(now, wall)
-        return self._recent.complete(report, ratios, dict(self.queue_depth()), now, wall)
+        ratios, waiting = self._gate.iter_ratios(now, wall), dict(self.queue_depth())
+        return await self._recent.complete(report, ratios, snapshot.principals, waiting, now, wall)
 
     def log_dropped(self) -> int:
         return self._access_log.dropped + self._log_dropped()

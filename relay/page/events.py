@@ -8,7 +8,7 @@ Rules that hold here:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -32,8 +32,13 @@ _PARTS: Final[dict[str, tuple[str, ...]]] = {
     "history": ("history",),
     "calls": ("failures", "refusals"),
     "served": ("served",),
+    "latest": ("latest",),
+    "reload": ("reload",),
 }
 """What is told apart from `now`, because it seldom changes: events by name, and the fields of each."""
+
+_ASKED: Final = frozenset({"latest"})
+"""Told to pages that ask for it (`/events?latest`): much, and new each second, for a table that is mostly folded."""
 
 _APART: Final = frozenset(name for names in _PARTS.values() for name in names)
 _NOW: Final = tuple(name for name in Answer.__struct_fields__ if name not in _APART)
@@ -58,21 +63,27 @@ def frames(answer: Answer) -> dict[str, bytes]:
 class Live:
     """The open pages. Lives as long as the admin port."""
 
-    def __init__(self, look: Callable[[], Answer]) -> None:
-        """`look` is called on the event loop."""
+    def __init__(
+        self, look: Callable[[], Awaitable[Answer]], failed: Callable[[Exception], None]
+    ) -> None:
+        """`look` is called on the event loop; `failed` is told what it raised."""
         self._look = look
+        self._failed = failed
         self._frames: dict[str, bytes] = {}
         self._turn = asyncio.Event()
         """Set when there is something new."""
-        self._timer: asyncio.TimerHandle | None = None
+        self._telling: asyncio.Task[None] | None = None
         self._closed = False
         self.pages = 0
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """The end of the port: all pages are let go."""
         self._closed = True
+        telling = self._telling
         self._stop()
         self._turn.set()
+        if telling is not None:
+            await asyncio.wait([telling])
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Tells one page until it leaves. Raises `Overloaded`."""
@@ -80,8 +91,8 @@ class Live:
             raise Overloaded
         self.pages += 1
         try:
-            if self._timer is None:
-                self._tell()
+            if self._telling is None:
+                self._telling = asyncio.get_running_loop().create_task(self._tell_on())
             return await self._stream(request)
         finally:
             self.pages -= 1
@@ -97,11 +108,16 @@ class Live:
             return response
         transport.set_write_buffer_limits(high=FULL)
         told: dict[str, bytes] = {}
+        asked = request.query
         news = [RETRY]
         try:
             while not self._closed:
                 turn = self._turn
-                news += [each for event, each in self._frames.items() if told.get(event) != each]
+                news += [
+                    each
+                    for event, each in self._frames.items()
+                    if told.get(event) != each and (event not in _ASKED or event in asked)
+                ]
                 told = self._frames
                 async with asyncio.timeout(PATIENCE):
                     await response.write(b"".join(news))
@@ -113,13 +129,19 @@ class Live:
             pass
         return response
 
-    def _tell(self) -> None:
-        self._timer = asyncio.get_running_loop().call_later(PERIOD, self._tell)
-        self._frames = frames(self._look())
-        turn, self._turn = self._turn, asyncio.Event()
-        turn.set()
+    async def _tell_on(self) -> None:
+        while True:
+            try:
+                self._frames = frames(await self._look())
+            except Exception as error:
+                self._failed(error)
+            turn, self._turn = self._turn, asyncio.Event()
+            turn.set()
+            await asyncio.sleep(PERIOD)
 
     def _stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
+        # They are of the past when somebody comes again.
+        self._frames = {}

@@ -19,6 +19,12 @@ KEYS = 20
 """The limits that are nearest to their end."""
 NEAR = 0.8
 """The used part of a limit from which a key counts as near."""
+ENDS = 10
+"""Keys that expire soon, and as many that have."""
+LATEST = 50
+"""Calls of any outcome."""
+FAULTS = 5
+"""Of a configuration that could not be used."""
 TRIES_TOLD = 5
 """Attempts told of one call."""
 
@@ -65,6 +71,24 @@ class Served(msgspec.Struct, omit_defaults=True):
     input_tokens: int = 0
     output_tokens: int = 0
     cost_usd: float = 0.0
+
+
+class Call(msgspec.Struct, omit_defaults=True):
+    """A call of any outcome. Times in seconds."""
+
+    at: float
+    """Its end, Unix time."""
+    request_id: str
+    outcome: str
+    code: int
+    upstream: str
+    model: str | None = None
+    key: str | None = None
+    ttft: float | None = None
+    """Of a stream."""
+    speed: float | None = None
+    """Output tokens per second of a stream, once it writes."""
+    duration: float = 0.0
 
 
 class UpstreamStatus(msgspec.Struct):
@@ -126,6 +150,26 @@ class KeyUse(msgspec.Struct):
     ratio: float
 
 
+class KeyEnd(msgspec.Struct):
+    """When a key expires, or has (Unix time)."""
+
+    key: str
+    at: float
+
+
+class Reload(msgspec.Struct, omit_defaults=True):
+    """The latest time that the configuration was read anew."""
+
+    at: float
+    """Unix time."""
+    successful: bool
+    changes: dict[str, list[str]] = {}
+    """By section: names with +, - or ~ before them, as the log has them."""
+    faults: list[str] = []
+    """Why it was not used: the first few."""
+    more_faults: int = 0
+
+
 class History(msgspec.Struct):
     """One value for each step of the window, oldest first."""
 
@@ -165,13 +209,24 @@ class StatusReport(msgspec.Struct):
     """The tightest first."""
     keys_near: int = 0
     """Limits of which more than four fifths are used, of the thousand keys that called first."""
+    keys_expiring: int = 0
+    """Keys that expire within a fortnight."""
+    keys_expired: int = 0
+    expiring: list[KeyEnd] = []
+    """The next ones first."""
+    expired: list[KeyEnd] = []
+    """The latest first."""
     reload_successful: bool = True
     reloaded_at: float = 0.0
+    """When the configuration in effect was put into effect, Unix time."""
+    reload: Reload | None = None
+    """None before the first one."""
     history: History = msgspec.field(default_factory=History)
     failures: list[Failure] = []
-    """The latest first, and so in the two below."""
+    """The latest first, and so in the three below."""
     refusals: list[Failure] = []
     served: list[Served] = []
+    latest: list[Call] = []
 
 
 class Answer(StatusReport):
@@ -182,4 +237,6 @@ class Answer(StatusReport):
     degraded: list[str] = []
     data_port: int = 0
     """Where clients are served."""
+    public_url: str | None = None
+    """Where they reach it through a proxy (`server.public_url`)."""
     headline: list[Finding] = []

@@ -6,12 +6,13 @@ is bounded: sums for each upstream, and a few calls.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection
 from typing import Final, TypeVar
 
 import msgspec
 
-from relay.page.facts import TRIES_TOLD, Failure, Served, Try
+from relay.page.facts import LATEST, TRIES_TOLD, Call, Failure, Served, Try
 from relay.page.sums import Sums
 from relay.records import CallRecord
 
@@ -41,15 +42,18 @@ class Telling(msgspec.Struct, array_like=True):
     failures: list[Failure] = []
     refusals: list[Failure] = []
     served: list[Served] = []
+    latest: list[Call] = []
 
 
 class Teller:
     """Collects for the next telling. Lives as long as the process; `observe` is an Observer of records."""
 
-    __slots__ = ("_models", "_next", "_upstreams")
+    __slots__ = ("_latest", "_models", "_next", "_upstreams")
 
     def __init__(self) -> None:
         self._next = Telling()
+        self._latest: deque[CallRecord] = deque(maxlen=LATEST)
+        """Kept as they are: of thousands a second the last few are told."""
         self._models: frozenset[str] = frozenset()
         self._upstreams: frozenset[str] = frozenset()
 
@@ -61,12 +65,15 @@ class Teller:
     def take(self) -> Telling:
         """What is new since the last call of this."""
         taken, self._next = self._next, Telling()
+        taken.latest = [self._call(record) for record in self._latest]
+        self._latest.clear()
         return taken
 
     def observe(self, records: list[CallRecord]) -> None:
         """About two microseconds a call."""
         whole = self._next.all
         known = self._upstreams
+        latest = self._latest
         for record in records:
             outcome = record.outcome
             if outcome != "ok":
@@ -75,6 +82,7 @@ class Teller:
                 # A list of models, or a browser that asks whether it may: nobody waits for an answer of a model.
                 continue
             whole.calls += 1
+            latest.append(record)
             if record.ttft is not None:
                 whole.began(record.ttft)
             last = record.upstream
@@ -142,6 +150,22 @@ class Teller:
             record.cause,
             record.reason,
             self._tries(record),
+            round(record.duration, 4),
+        )
+
+    def _call(self, record: CallRecord) -> Call:
+        ttft, usage = record.ttft, record.usage
+        writing = 0.0 if ttft is None else record.duration - ttft
+        return Call(
+            record.received + record.duration,
+            record.request_id,
+            record.outcome,
+            record.code,
+            record.upstream,
+            self._model(record),
+            record.key,
+            ttft,
+            usage.output / writing if usage is not None and writing > 0 else None,
             round(record.duration, 4),
         )
 

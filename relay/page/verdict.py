@@ -24,6 +24,9 @@ FULL: Final = 0.9
 """Of `max_concurrent`."""
 BEHIND: Final = 2.0
 """So much slower than the others is slow, if it is late at times."""
+DAY: Final = 86_400.0
+WEEK: Final = 7 * DAY
+"""Seconds before the end of a key from which it is worth a word, as for the alert KeyExpiresSoon."""
 NAMED: Final = 3
 """Keys and upstreams that are named for one thing."""
 
@@ -45,7 +48,8 @@ def _relay(answer: Answer) -> Iterator[Finding]:
     for text in answer.degraded[:NAMED]:
         yield Finding("relay", "degraded", "warn", {"text": text})
     if not answer.reload_successful:
-        yield Finding("relay", "reload_failed", "warn")
+        faults = answer.reload.faults if answer.reload is not None else []
+        yield Finding("relay", "reload_failed", "warn", {"fault": faults[0] if faults else ""})
     if answer.totals.waiting:
         yield Finding("relay", "waiting", "warn", {"calls": answer.totals.waiting})
 
@@ -123,6 +127,13 @@ def _keys(answer: Answer) -> Iterator[Finding]:
         yield Finding("keys", "near", level, facts)
     if answer.keys_near > NAMED:
         yield Finding("keys", "more", "warn", {"limits": answer.keys_near - NAMED})
+    soon = [end for end in answer.expiring if end.at - answer.at < WEEK]
+    for end in soon[:NAMED]:
+        left = end.at - answer.at
+        yield Finding("keys", "expires", "warn", {"key": end.key, "left": left})
+    past = [end for end in answer.expired if answer.at - end.at < DAY]
+    for end in past[:NAMED]:
+        yield Finding("keys", "expired", "warn", {"key": end.key, "left": answer.at - end.at})
     if not near:
         facts = {"ratio": answer.keys[0].ratio} if answer.keys else {}
         yield Finding("keys", "fine" if answer.keys else "unlimited", "good", facts)

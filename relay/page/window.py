@@ -7,9 +7,10 @@ more, and the sums of all whole steps are kept, so that reading costs the same h
 from __future__ import annotations
 
 from collections import deque
+from operator import attrgetter
 from typing import Final
 
-from relay.page.facts import FAILURES, SERVED, Failure, History, Served
+from relay.page.facts import FAILURES, LATEST, SERVED, Call, Failure, History, Served
 from relay.page.sums import Sums, percentile
 from relay.page.telling import Telling
 
@@ -37,11 +38,15 @@ class Window:
         self._sums: Step = {}
         """Of the steps that are over."""
         self._history: History | None = None
+        self._medians: deque[dict[str, float | None]] = deque([{}] * STEPS, maxlen=STEPS)
+        """Of the steps that are over: sixty of each upstream at once would take long."""
         self.errors: dict[str, tuple[str, float]] = {}
         """By upstream: the `result` of its latest failure, and when it was told (Unix time)."""
         self.failures: deque[Failure] = deque(maxlen=FAILURES)
         self.refusals: deque[Failure] = deque(maxlen=FAILURES)
         self.served: deque[Served] = deque(maxlen=SERVED)
+        self.latest: list[Call] = []
+        """By their ends, which processes do not tell in order."""
 
     def add(self, told: Telling, now: float, wall: float) -> None:
         """This happened just now."""
@@ -55,6 +60,9 @@ class Window:
         self.failures.extend(told.failures)
         self.refusals.extend(told.refusals)
         self.served.extend(told.served)
+        if told.latest:
+            ended = sorted([*self.latest, *told.latest], key=attrgetter("at"))
+            self.latest = ended[-LATEST:]
 
     def _sum(self, name: str, sums: Sums) -> None:
         self._present.setdefault(name, Sums()).add(sums)
@@ -65,6 +73,9 @@ class Window:
         for step in (self._present, self._sums, *self._over):
             for name in [name for name in step if name not in known]:
                 del step[name]
+        for medians in self._medians:
+            for name in [name for name in medians if name not in known]:
+                del medians[name]
         self.errors = {name: error for name, error in self.errors.items() if name in known}
         self._history = None
 
@@ -81,6 +92,7 @@ class Window:
     def _close(self) -> None:
         gone, closed = self._over[0], self._present
         self._over.append(closed)
+        self._medians.append({name: _median(sums) for name, sums in closed.items() if name != ALL})
         self._present = {}
         for name, sums in closed.items():
             self._sums.setdefault(name, Sums()).add(sums)
@@ -118,7 +130,7 @@ class Window:
         if made is None:
             made = self._history = History(
                 STEP,
-                {n: [_median(step.get(n)) for step in self._over] for n in upstreams},
+                {n: [step.get(n) for step in self._medians] for n in upstreams},
                 {
                     n: [s.failed if (s := step.get(n)) else 0 for step in self._over]
                     for n in upstreams
@@ -129,6 +141,6 @@ class Window:
         return made
 
 
-def _median(sums: Sums | None) -> float | None:
-    found = percentile(sums.ttft, 0.5) if sums is not None else None
+def _median(sums: Sums) -> float | None:
+    found = percentile(sums.ttft, 0.5)
     return None if found is None else round(found, 4)

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from relay.records import CallRecord
@@ -52,13 +52,15 @@ LARGEST: Final = 2**63 - 1
 
 
 def write(connection: sqlite3.Connection, records: Sequence[CallRecord]) -> None:
-    """Adds calls, inside a transaction; those that are there already are left as they are. Some 10 µs each."""
-    texts = {text for record in records for text in _texts(record)}
-    ids = _ids(connection, texts)
-    rows = [_row(record, ids.__getitem__) for record in records]
-    for start in range(0, len(rows), MANY):
-        some = rows[start : start + MANY]
-        connection.execute(_insert(len(some)), [value for row in some for value in row])
+    """Adds calls, inside a transaction; those that are there already are left as they are. Some 6 µs each."""
+    named = [_texts(record) for record in records]
+    ids = _ids(connection, {text for texts in named for text in texts})
+    for start in range(0, len(named), MANY):
+        values: list[Any] = []
+        some = named[start : start + MANY]
+        for record, texts in zip(records[start : start + MANY], some, strict=True):
+            values += _row(record, [ids[text] for text in texts])
+        connection.execute(_insert(len(some)), values)
 
 
 def _insert(rows: int) -> str:
@@ -66,7 +68,7 @@ def _insert(rows: int) -> str:
     return f"INSERT INTO calls VALUES {','.join([row] * rows)} ON CONFLICT (at, id) DO NOTHING"
 
 
-def _texts(record: CallRecord) -> tuple[str, ...]:
+def _texts(record: CallRecord) -> tuple[str, str, str, str, str, str, str]:
     usage = record.usage
     return (
         record.key or "",
@@ -85,11 +87,13 @@ def _asked(record: CallRecord) -> str:
     return "" if asked == record.served_model else asked
 
 
-def _row(record: CallRecord, id_of: Callable[[str], int]) -> tuple[Any, ...]:
-    key, group, model, asked, upstream, outcome, source = map(id_of, _texts(record))
-    usage = record.usage
-    tokens = (0, 0, 0, 0, 0)
-    if usage is not None:
+def _row(record: CallRecord, numbers: list[int]) -> tuple[Any, ...]:
+    """The columns of a call; `numbers` are those of its texts."""
+    key, group, model, asked, upstream, outcome, source = numbers
+    usage, ttft = record.usage, record.ttft
+    if usage is None:
+        tokens = (0, 0, 0, 0, 0)
+    else:
         tokens = (usage.input, usage.cached, usage.output, usage.reasoning, usage.audio)
     return (
         int(record.received * 1000),
@@ -99,7 +103,7 @@ def _row(record: CallRecord, id_of: Callable[[str], int]) -> tuple[Any, ...]:
         *tokens,
         source,
         min(record.cost, LARGEST),
-        None if record.ttft is None else round(record.ttft * 1000),
+        None if ttft is None else round(ttft * 1000),
         round(record.duration * 1000),
     )
 

@@ -19,6 +19,7 @@ from relay.errors import (
     UpstreamOverloaded,
     UpstreamRateLimited,
 )
+from relay.pricing import Price
 from relay.upstream.account import Account
 from relay.upstream.balance import STRATEGIES, Tier
 from relay.upstream.breaker import State
@@ -35,15 +36,24 @@ RETRIES: Final = 0.2
 class Member:
     """An endpoint in a pool. Remembers only whether the model is missing there; lives as long as its snapshot."""
 
-    __slots__ = ("absent_until", "begin", "endpoint", "model", "tier", "weight")
+    __slots__ = ("absent_until", "begin", "endpoint", "model", "price", "tier", "weight")
 
-    def __init__(self, endpoint: Endpoint, model: str, tier: int = 0, weight: int = 1) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        model: str,
+        tier: int = 0,
+        weight: int = 1,
+        price: Price | None = None,
+    ) -> None:
         self.endpoint = endpoint
         self.model = model
         """As the upstream calls it."""
         self.tier = tier
         self.weight = weight
         """Its share; 0: nothing new."""
+        self.price = price
+        """What the model costs there; None where nobody has said so, or nothing."""
         self.absent_until = 0.0
         self.begin: Callable[[float], int] = endpoint.begin
 

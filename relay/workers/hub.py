@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from time import time
 from typing import Final
 
 import uvloop
@@ -94,7 +93,10 @@ class Hub:
     async def _open_admin(self) -> None:
         shown = self._overview
         port = int(self._seat.listen.rpartition(":")[2])
-        app = admin.build(shown, shown, shown.status, self._guard, shown.refresh, port)
+        app = admin.build(
+            *(shown, shown, shown.status, self._guard, shown.refresh, port),
+            public_url=lambda: self.config.server.public_url,
+        )
         self._runner = admin.Runner(app)
         await self._runner.setup()
         for listener in self._seat.listeners:
@@ -135,8 +137,11 @@ class Hub:
     async def read_anew(self, still: Still) -> list[str]:
         return await self._reloading.reload(still)
 
-    def reload_failed(self) -> None:
-        self.metrics.reloaded(successful=False, wall=time())
+    def reload_failed(self, faults: list[str]) -> None:
+        self._overview.reload_failed(faults)
+
+    def reloaded(self, changes: dict[str, list[str]]) -> None:
+        self._overview.reloaded(changes)
 
     def compile(self, config: Config, principals: Principals | None = None) -> Snapshot:
         return Snapshot(config, self._memory, self._demo, principals)

@@ -70,6 +70,17 @@ class Overview(Sources):
         self.metrics.reloaded(successful=True, wall=time())
         self._merging.configure(models, upstreams, keys)
 
+    def reloaded(self, changes: dict[str, list[str]]) -> None:
+        """The files were read anew, and are in effect in all processes."""
+        self._recent.reloaded(changes, time())
+
+    def reload_failed(self, faults: list[str]) -> None:
+        """They were, and cannot be used."""
+        wall = time()
+        self.metrics.reloaded(successful=False, wall=wall)
+        folder = self._configuration.config.path.parent
+        self._recent.reload_failed(faults, folder, wall)
+
     def beat(self) -> None:
         """The hub's loop turns."""
         self._health.beat()
@@ -105,7 +116,7 @@ class Overview(Sources):
     def page(self, snapshot: Snapshot, openmetrics: bool) -> bytes:
         return self._exposition.page(self._merging.merge(snapshot, self._live), openmetrics)
 
-    def status(self) -> StatusReport:
+    async def status(self) -> StatusReport:
         """The state of things for the status page, as told within the last second."""
         live = [member.numbers for member in self._members.present()]
         config = self._configuration.config
@@ -122,7 +133,8 @@ class Overview(Sources):
         )
         depths = totals("relay_queue_depth", live).items()
         waiting = {upstream: int(calls) for (upstream,), calls in depths}
-        return self._recent.complete(report, self._ratios(live), waiting, now, wall)
+        ratios, keys = self._ratios(live), self._configuration.principals
+        return await self._recent.complete(report, ratios, keys, waiting, now, wall)
 
     def _upstreams(self, live: list[Snapshot]) -> list[UpstreamStatus]:
         states: dict[str, dict[str, int]] = {}

@@ -42,6 +42,9 @@ class Subject(Protocol):
     def apply(self, snapshot: Snapshot, source: bytes | None) -> Callable[[reload.Breathe], None]:
         """It is in effect in the hub. Returns how to let go of what it replaces."""
 
+    def reloaded(self, changes: dict[str, list[str]]) -> None:
+        """It is in effect everywhere."""
+
 
 class Reloading:
     """Lives as long as the hub."""
@@ -77,6 +80,7 @@ class Reloading:
         await self._commit(source)
         digest, notices = new.digest[:12], list(new.notices)
         log.info("reloaded", digest=digest, notices=notices, **made.difference)
+        subject.reloaded(made.difference)
         del made, old
         await asyncio.to_thread(over, pace)
         return []

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.faults.row import Break
 from tests.faults.stage import Case, cases, staged
-from tests.rig.deadlines import within
+from tests.rig.deadlines import output
 from tests.rig.raw_client import KEY, chat_body
 from tests.rig.relay_process import RelayProcess
 from tests.rig.sdks import SDKS, Sdk, absent, drive
@@ -107,8 +107,7 @@ async def _curl(relay: RelayProcess, case: Case) -> Met:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with within():
-        text, said = await process.communicate()
+    text, said = await output(process)
     wrong = ""
     if process.returncode != CUT_SHORT or not _honest(text.decode("utf-8", "replace")):
         wrong = f"exit code {process.returncode}, {said.decode()!r}"

@@ -29,6 +29,7 @@ ARGUMENTS = (
     *("--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"),
     *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
     *("--disable-sync", "--disable-extensions", "--force-device-scale-factor=1"),
+    "--host-resolver-rules=MAP relay.test 127.0.0.1",
 )
 _STARTED = re.compile(rb"started successfully on port (\d+)")
 
@@ -113,6 +114,7 @@ class Chromium:
         }
         wishes = {
             "browserName": "chrome",
+            "acceptInsecureCerts": True,
             "goog:chromeOptions": options,
             "goog:loggingPrefs": {"performance": "ALL", "browser": "ALL"},
             "timeouts": {"script": int(2 * WAIT * 1000)},
@@ -210,11 +212,14 @@ class Browser:
         fields = {"script": script, "args": list(arguments)}
         return await self._call("POST", "/execute/sync", fields)
 
+    async def later(self, script: str) -> Any:
+        """The value that a script hands to the function that is its last argument."""
+        return await self._call("POST", "/execute/async", {"script": script, "args": []})
+
     async def until(self, condition: str) -> Any:
         """Waits until an expression of JavaScript holds, and returns its value."""
-        fields = {"script": _WAIT % condition, "args": []}
         try:
-            return await self._call("POST", "/execute/async", fields)
+            return await self.later(_WAIT % condition)
         except AssertionError as error:
             seen = await self.run("return document.body.innerText")
             raise AssertionError(f"never: {condition}\n{error}\n{seen}") from None

@@ -7,6 +7,7 @@ import contextlib
 import random
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -44,10 +45,11 @@ UPSTREAMS = {
 KEYS: dict[str, dict[str, Any]] = {
     "shop-frontend": {"rpm": 160, "concurrent": 12},
     "mobile-app": {"tpm": 400_000},
-    "batch-reports": {"usd_per_day": 0.165},
+    "batch-reports": {"usd_per_day": 0.19},
     "support-bot": {"rpm": 200, "usd_per_month": 40},
     "research": {"tpm": 900_000, "usd_per_month": 25},
 }
+ENDS = {"support-bot": timedelta(days=5, hours=3), "mobile-app": timedelta(days=12)}
 SHARES = {"shop-frontend": 8, "mobile-app": 5, "batch-reports": 2, "support-bot": 4, "research": 2}
 
 
@@ -98,6 +100,8 @@ class Scene:
         enter = self._stack.enter_async_context
         for name, character in UPSTREAMS.items():
             self.upstreams[name] = await enter(Upstream(behaves(character, self._chance)))
+        now = datetime.now(UTC)  # noqa: TID251  it is the relay's clock by which keys expire
+        expires = {app: (now + after).isoformat() for app, after in ENDS.items()}
         fields = config(
             {
                 name: {"base_url": upstream.base_url, "max_concurrent": 40}
@@ -114,7 +118,10 @@ class Scene:
                     "price": {"input": 16, "output": 64},
                 },
             },
-            [{"id": app, "key": key_of(app), "limits": limits} for app, limits in KEYS.items()],
+            [
+                {"id": app, "key": key_of(app), "limits": limits, "expires": expires.get(app)}
+                for app, limits in KEYS.items()
+            ],
         )
         self.relay = await enter(RelayProcess(fields, self._directory))
         loop = asyncio.get_running_loop()

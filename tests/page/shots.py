@@ -31,7 +31,7 @@ async def _take(seconds: float, into: Path) -> None:
 
 
 async def _three(chromium: Chromium, page: str, into: Path) -> None:
-    async with Browser(chromium, size=(1160, 1060)) as browser:
+    async with Browser(chromium, size=(1160, 1020)) as browser:
         await _status(browser, page)
         _write(into / "page-status.png", await browser.picture())
         await browser.prefer("dark")

@@ -13,6 +13,7 @@ import json
 import random
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,9 @@ async def run(site: Site, calls: int, folder: Path) -> Found:
     async with books["a"].upstream as first, books["b"].upstream as second:
         fields = config({"a": first, "b": second}, models, key)
         async with site(fields, folder) as relays:
-            await _all(relays, range(LESSONS), 1)
-            await _all(relays, range(LESSONS, calls), AT_ONCE)
-            lines = await _lines(relays, calls)
+            asked = await _all(relays, range(LESSONS), 1)
+            asked += await _all(relays, range(LESSONS, calls), AT_ONCE)
+            lines = await _lines(relays, asked)
             found = judge(lines, books)
             ratio = found.billed / LIMIT
             await used_up(relays, "tester", "tokens_per_day", ratio)
@@ -141,18 +142,22 @@ async def run(site: Site, calls: int, folder: Path) -> Found:
     return found
 
 
-async def _all(relays: list[RelayProcess], calls: range, at_once: int) -> None:
+async def _all(relays: list[RelayProcess], calls: range, at_once: int) -> Counter[int]:
+    """How many calls each of the relays got."""
     left = iter(calls)
+    asked: Counter[int] = Counter()
 
     async def client(number: int) -> None:
         while (tag := next(left, None)) is not None:
-            relay = relays[(number + tag) % len(relays)]
-            async with await RawClient.connect(relay.address) as one:
+            which = (number + tag) % len(relays)
+            asked[which] += 1
+            async with await RawClient.connect(relays[which].address) as one:
                 await _one(one, tag)
 
     async with asyncio.TaskGroup() as group:
         for number in range(at_once):
             group.create_task(client(number))
+    return asked
 
 
 async def _one(client: RawClient, tag: int) -> None:
@@ -170,11 +175,16 @@ async def _one(client: RawClient, tag: int) -> None:
         await client.rest()
 
 
-async def _lines(relays: list[RelayProcess], calls: int) -> list[Line]:
+async def _lines(relays: list[RelayProcess], asked: Counter[int]) -> list[Line]:
     """The line of every call."""
-    for relay in relays:
-        await relay.call(lambda _: sum(len(each.calls) for each in relays) >= calls, timeout=60)
+    for which, relay in enumerate(relays):
+        has_all = partial(_has, relay, asked[which])
+        await relay.call(has_all, timeout=60)
     return [line for relay in relays for line in relay.calls]
+
+
+def _has(relay: RelayProcess, count: int, _: Line) -> bool:
+    return len(relay.calls) >= count
 
 
 def judge(lines: list[Line], books: dict[str, Books]) -> Found:

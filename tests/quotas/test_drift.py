@@ -10,6 +10,8 @@ from tests.quotas import drift
 from tests.quotas.sites import EMBEDDED, SHARED
 from tests.rig import scenario
 
+pytestmark = pytest.mark.alone
+
 
 @scenario
 @pytest.mark.parametrize("site", ["in process", "2 workers", "redis, 2 relays"])

@@ -9,7 +9,7 @@ Nothing in here sleeps: a test waits for a line, a byte, a gate or a closed sock
 has a hard deadline (`deadlines.py`), so that a hang is a failure with a name.
 """
 
-from tests.rig.deadlines import SCALE, scenario, within
+from tests.rig.deadlines import SCALE, output, scenario, within
 from tests.rig.raw_client import KEY, Answer, End, RawClient, chat, get
 from tests.rig.relay_process import Models, RelayProcess, Upstreams, config
 from tests.rig.scripts import (
@@ -45,6 +45,7 @@ __all__ = [
     "chat",
     "config",
     "get",
+    "output",
     "scenario",
     "within",
 ]

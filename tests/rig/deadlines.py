@@ -28,6 +28,17 @@ def within(seconds: float = WAIT) -> asyncio.Timeout:
     return asyncio.timeout(seconds)
 
 
+async def output(process: asyncio.subprocess.Process, seconds: float = WAIT) -> tuple[bytes, bytes]:
+    """What a process prints until it ends. It does not outlive the test, whatever ends that."""
+    try:
+        async with within(seconds):
+            return await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
 def scenario(test: Callable[P, Coroutine[None, None, None]]) -> Callable[P, None]:
     """Runs an async test in a loop of its own, under `WHOLE`."""
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import re
 import socket
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -21,11 +23,15 @@ FIXTURES = TESTS / "node" / "fixtures.json"
 
 
 def free_port() -> int:
-    """A port that was free a moment ago: this server cannot say which one it took for 0."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A port that was free a moment ago: this server cannot say which one it took for 0.
+
+    Not one of those that the system gives to whoever asks for any, hence to connections of other tests meanwhile.
+    """
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def alike(seen: object) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.rig.deadlines import SCALE, within
+from tests.rig.deadlines import SCALE, output
 from tests.rig.raw_client import KEY
 
 HOME = Path(os.environ.get("RELAY_SDKS", Path(__file__).resolve().parents[2] / ".sdk"))
@@ -88,13 +88,7 @@ async def drive(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    try:
-        async with within(30 * SCALE):
-            out, err = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.communicate()
-        raise
+    out, err = await output(process, 30 * SCALE)
     assert process.returncode == 0, err.decode()
     printed = json.loads(out)
     found: dict[str, Any] = printed["result"] or {}

@@ -116,6 +116,12 @@ class Terminal:
         assert self._process is not None
         self._process.send_signal(number)
 
+    async def stopped(self) -> None:
+        """Returns when it does not run: a signal to go on that came before would be lost."""
+        assert self._process is not None
+        async with within():
+            await asyncio.to_thread(os.waitid, os.P_PID, self._process.pid, os.WSTOPPED)
+
     async def exit(self) -> int:
         assert self._process is not None
         async with within():

@@ -9,6 +9,7 @@ const SILENT = 5000; // without news for so long it is no longer live
 
 export const told = {};
 const listeners = [];
+const wanted = new Set(); // what is told only to those who ask
 let source = null;
 let silence = 0;
 let state = "connecting";
@@ -35,8 +36,8 @@ function heard(event, data) {
 
 export function open() {
   if (source !== null) return;
-  source = new EventSource("events");
-  for (const name of ["now", "history", "calls", "served"]) {
+  source = new EventSource(wanted.size ? "events?" + [...wanted].join("&") : "events");
+  for (const name of ["now", "history", "calls", "served", "latest", "reload"]) {
     source.addEventListener(name, (event) => heard(name, event.data));
   }
   source.onerror = () => {
@@ -51,6 +52,15 @@ export function open() {
 function close() {
   source?.close();
   source = null;
+}
+
+export function want(name, on) {
+  if (on === wanted.has(name)) return;
+  if (on) wanted.add(name);
+  else wanted.delete(name);
+  if (source === null) return; // hidden: it asks when it is seen again
+  close();
+  open();
 }
 
 export function start() {

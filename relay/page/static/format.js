@@ -31,6 +31,10 @@ export function time(unix) {
   return new Date(unix * 1000).toLocaleTimeString(language(), { hour12: false });
 }
 
+export function date(unix) {
+  return new Date(unix * 1000).toLocaleString(language(), { dateStyle: "medium", timeStyle: "short" });
+}
+
 export function span(total) {
   let rest = Math.floor(total);
   const shown = [];

@@ -18,13 +18,28 @@ let prompted = "";
 let asking = 0;
 let drawing = false;
 
-const origin = () => `${location.protocol}//${location.hostname}:${told.data_port}`;
+const beside = () => `${location.protocol}//${location.hostname}:${told.data_port}`;
+const origin = () => told.public_url ?? beside();
+// Where this page may call: its policy came with it, and what is told later changes no policy.
+const allowed = () => document.querySelector("meta[name=public-url]").content || beside();
 const key = () => at("key").value.trim();
 
 function tell(key, facts) {
   said = () => say(key, facts);
   write(at("said"), said());
 }
+
+// Why a call would be blocked by the browser, which tells nobody but its console; null if it would not.
+function blocked() {
+  const to = new URL(origin());
+  const here = /^(localhost|127\..*|\[::1\])$/.test(to.hostname);
+  if (location.protocol === "https:" && to.protocol === "http:" && !here) return "said_mixed";
+  return origin() === allowed() ? null : "said_moved";
+}
+
+// A page behind TLS on a port of a relay that speaks none: somebody stands between, and nobody has said where else.
+const unreachable = () =>
+  location.protocol === "https:" && !told.public_url ? "said_unreachable_behind" : "said_unreachable";
 
 function body() {
   const messages = [{ role: "user", content: at("prompt").value }];
@@ -45,6 +60,7 @@ async function findModels() {
   list.disabled = true;
   refresh();
   if (!key() || !told.data_port) return;
+  if (blocked()) return tell(blocked(), { origin: origin() });
   try {
     const answer = await fetch(origin() + "/v1/models", {
       headers: { authorization: "Bearer " + key() },
@@ -58,7 +74,7 @@ async function findModels() {
     list.disabled = !found.data.length;
     tell(found.data.length ? "said_models" : "said_no_models", { models: count(found.data.length) });
   } catch {
-    if (asked === asking) tell("said_unreachable", { origin: origin() });
+    if (asked === asking) tell(unreachable(), { origin: origin() });
   }
   refresh();
 }
@@ -70,6 +86,7 @@ async function send() {
   const mine = new Call(origin(), key(), body(), progress);
   call = mine;
   write(at("answer"), "");
+  at("raw").replaceChildren();
   tell("said_asking");
   refresh();
   await mine.run();
@@ -83,7 +100,8 @@ function stop() {
 function progress(which) {
   if (which !== call) return;
   if (which.end !== null) {
-    tell("said_" + which.end, which.error ?? { origin: which.origin });
+    const word = which.end === "unreachable" ? unreachable() : "said_" + which.end;
+    tell(word, which.error ?? { origin: which.origin });
   } else if (which.first !== null) {
     tell("said_streaming");
   }
@@ -100,11 +118,28 @@ function draw() {
   const atEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
   write(box, call.text);
   if (atEnd) box.scrollTop = box.scrollHeight;
-  write(at("raw"), call.raw);
+  showRaw();
   const { picture, top } = strip(call.gaps);
   at("gaps").replaceChildren(picture);
   write(at("gaps-hint"), call.gaps.length ? say("gaps_hint", { top: seconds(top) }) : "");
   measure();
+}
+
+// Each event is drawn once, and only where somebody looks.
+function showRaw() {
+  if (!at("raw-shown").open) return;
+  const box = at("raw");
+  const first = call.raw[0]?.number ?? 0;
+  const place = (node) => Number(node.dataset.event);
+  while (box.firstElementChild && place(box.firstElementChild) < first) box.firstElementChild.remove();
+  const next = box.lastElementChild ? place(box.lastElementChild) + 1 : first;
+  const atEnd = box.scrollTop + box.clientHeight >= box.scrollHeight - 8;
+  for (const { number, at: when, text } of call.raw) {
+    if (number < next) continue;
+    box.append(element("span", { class: "event", "data-event": number }, element("span", { class: "when" }, seconds(when)), text + "\n"));
+  }
+  if (atEnd) box.scrollTop = box.scrollHeight;
+  write(at("raw-hint"), say(first ? "raw_dropped" : "raw_hint", { events: count(first) }));
 }
 
 function measure() {
@@ -116,7 +151,7 @@ function measure() {
     ["tokens", usage ? count(usage.prompt_tokens) + " / " + count(usage.completion_tokens) : "–", say("tokens_hint")],
     ["longest_gap", seconds(call.longestGap)],
     ["duration", seconds(call.duration)],
-    ["served_by", served ? served.upstream : "–"],
+    ["served_by", served && served.upstream !== "none" ? served.upstream : "–"],
     ["overhead", served ? seconds(served.overhead) : "–"],
     ["cost", served ? dollars(served.cost_usd ?? 0) : "–"],
     ["request_id", call.requestId ?? "–"],
@@ -189,11 +224,12 @@ export function startPlayground() {
     });
   }
   at("copy").addEventListener("click", copy);
+  at("raw-shown").addEventListener("toggle", () => call !== null && showRaw());
   listen("served", () => call !== null && measure());
-  let port = 0;
+  let known = "";
   listen("now", () => {
-    if (told.data_port === port) return;
-    port = told.data_port;
+    if (!told.data_port || origin() === known) return;
+    known = origin();
     showPlayground();
     findModels();
   });

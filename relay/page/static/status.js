@@ -1,14 +1,16 @@
 // The status view: what is told becomes sentences, tiles and tables.
 
 import { at, each, element, mark, write } from "./dom.js";
-import { listen, told } from "./feed.js";
-import { count, dollars, percent, seconds, short, span, time, used } from "./format.js";
+import { listen, told, want } from "./feed.js";
+import { count, date, dollars, percent, seconds, short, span, time, used } from "./format.js";
 import { scale, spark } from "./spark.js";
-import { has, say } from "./words.js";
+import { has, language, say } from "./words.js";
 
 const SIGNS = { good: "✓", note: "–", warn: "!", bad: "✕" };
+const OUTCOMES = { ok: "closed", client_cancelled: "none", rate_limited: "paused", client_error: "paused" };
+const DAY = 86400; // seconds
 const FACTS = {
-  share: percent, ratio: used, p50: seconds, p95: seconds, target: seconds, others: seconds,
+  share: percent, ratio: used, p50: seconds, p95: seconds, target: seconds, others: seconds, left: span,
   failed: count, calls: count, limits: count, inflight: count, most: count, upstreams: count,
 };
 
@@ -16,12 +18,16 @@ export function startStatus() {
   listen("now", showNow);
   listen("history", showCurves);
   listen("calls", showCalls);
+  listen("latest", showLatest);
+  listen("reload", showFacts);
+  at("latest-shown").addEventListener("toggle", () => want("latest", at("latest-shown").open));
 }
 
 export function showStatus(all) {
   if (all.upstreams) showNow(all);
   if (all.history) showCurves(all);
   if (all.failures) showCalls(all);
+  if (all.latest) showLatest(all);
 }
 
 function showNow(now) {
@@ -31,6 +37,7 @@ function showNow(now) {
   each(at("upstreams"), now.upstreams, (one) => one.name, upstreamRow, (row, one) => fillUpstream(row, one, now));
   write(at("target"), say("target", { target: seconds(now.ttft_target) }));
   showKeys(now.keys);
+  showEnds(now);
   showFacts(now);
 }
 
@@ -182,6 +189,20 @@ function showKeys(keys) {
   });
 }
 
+function showEnds({ expiring, expired, keys_expiring: soon, keys_expired: past, at: now }) {
+  at("ending").hidden = !expiring.length && !expired.length;
+  const lines = [
+    ...expiring.map((end) => [end.key, say("expires", { key: end.key, left: span(end.at - now), date: date(end.at) }), end.at - now < 7 * DAY ? "warn" : "note"]),
+    ...expired.map((end) => [end.key, say("expired", { key: end.key, date: date(end.at) }), now - end.at < DAY ? "warn" : "note"]),
+  ];
+  const more = soon + past - lines.length;
+  if (more > 0) lines.push(["", say("ending_more", { keys: count(more) }), "note"]);
+  each(at("ends"), lines, ([key]) => key, () => element("li"), (item, [, text, level]) => {
+    write(item, text);
+    mark(item, "data-level", level);
+  });
+}
+
 // -- failures --
 
 function showCalls({ failures, refusals }) {
@@ -189,6 +210,26 @@ function showCalls({ failures, refusals }) {
   fillCalls(at("refusals"), refusals);
   write(at("refusals-count"), refusals.length ? count(refusals.length) : "");
   at("refused").hidden = !refusals.length;
+}
+
+function showLatest({ latest }) {
+  at("no-calls").hidden = latest.length > 0;
+  // A call that has ended stays as it is, in the language of its row: what a reader has selected there stays, too.
+  each(at("latest"), latest, (call) => language() + call.request_id, latestRow, () => {});
+}
+
+function latestRow(call) {
+  const state = OUTCOMES[call.outcome] ?? "open";
+  return element("tr", {},
+    labelled("time", time(call.at)),
+    labelled("what", element("span", { class: "badge", "data-state": state }, say("outcome_" + call.outcome)), " ", element("code", {}, String(call.code))),
+    labelled("key", call.key ?? "–"),
+    labelled("model", call.model ?? "–"),
+    labelled("upstream", call.upstream),
+    labelled("first_token", seconds(call.ttft)),
+    labelled("tokens_per_second", call.speed === undefined ? "–" : short(call.speed)),
+    labelled("request_id", element("code", { class: "id" }, call.request_id)),
+  );
 }
 
 function fillCalls(body, calls) {
@@ -220,16 +261,28 @@ export function attempts(tries) {
 // -- the rest --
 
 function showFacts(now) {
-  const loaded = time(now.reloaded_at);
+  if (!now.upstreams) return;
   const entries = [
+    ["version", now.version],
     ["up", span(now.uptime_seconds)],
     ["configuration", now.config_path + " · " + now.config_digest.slice(0, 12)],
-    ["reloaded", now.reload_successful ? loaded : say("reload_failed", { time: loaded })],
   ];
+  // A reload that went well says itself when that was.
+  if (!now.reload?.successful) entries.push(["reloaded", time(now.reloaded_at)]);
+  if (now.reload) entries.push(["last_reload", reloaded(now.reload)]);
   each(at("facts"), entries, ([name]) => name, () => element("div", {}, element("dt"), element("dd")), (node, [name, value]) => {
     write(node.children[0], say(name));
     write(node.children[1], value);
   });
+}
+
+function reloaded({ at: when, successful, changes = {}, faults = [], more_faults: more = 0 }) {
+  if (!successful) {
+    if (more) faults = [...faults, say("faults_more", { faults: count(more) })];
+    return say("reload_failed", { time: time(when), faults: faults.join("; ") });
+  }
+  const changed = Object.entries(changes).map(([section, names]) => section + " " + names.join(" "));
+  return say(changed.length ? "reload_changed" : "reload_same", { time: time(when), changes: changed.join(" · ") });
 }
 
 listen("now", () => {

@@ -1,6 +1,6 @@
 // One streamed call to the data port, measured as it comes. Times in milliseconds of the page's clock.
 
-const BYTES_KEPT = 200_000; // of what is shown raw
+const KEPT = 200_000; // characters of what is shown raw: the latest
 
 export class Call {
   constructor(origin, key, body, tell) {
@@ -9,7 +9,9 @@ export class Call {
     this.body = body;
     this.tell = tell;
     this.text = "";
-    this.raw = "";
+    this.raw = []; // events as they came: their number, when (seconds from the start), and the text
+    this.kept = 0; // characters of these
+    this.came = 0; // events, those included that are not kept any more
     this.gaps = [];
     this.requestId = null;
     this.usage = null;
@@ -71,10 +73,17 @@ export class Call {
     this.tell(this);
   }
 
+  keep(text) {
+    text = text.slice(0, KEPT);
+    this.raw.push({ number: this.came++, at: (performance.now() - this.sent) / 1000, text });
+    this.kept += text.length;
+    while (this.kept > KEPT) this.kept -= this.raw.shift().text.length;
+  }
+
   async refused(answer) {
     this.end = "error";
     const text = await answer.text();
-    this.raw = text;
+    this.keep(text);
     try {
       this.error = { status: answer.status, message: JSON.parse(text).error.message };
     } catch {
@@ -89,12 +98,15 @@ export class Call {
       const { done, value } = await reader.read();
       if (done) break;
       const text = decoder.decode(value, { stream: true });
-      if (this.raw.length < BYTES_KEPT) this.raw += text;
       const events = (rest + text).split(/\r?\n\r?\n/);
       rest = events.pop();
-      for (const event of events) this.heard(event);
+      for (const event of events) {
+        this.keep(event);
+        this.heard(event);
+      }
       this.tell(this);
     }
+    if (rest) this.keep(rest);
     this.end ??= "broken";
   }
 

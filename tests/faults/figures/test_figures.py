@@ -8,6 +8,8 @@ import pytest
 
 from tests.faults.figures import greedy, hedging, outage, prefixes, quickest, recovery
 
+pytestmark = pytest.mark.alone
+
 
 def test_no_client_sees_an_upstream_die_before_the_first_token() -> None:
     found = asyncio.run(recovery.one("kill", rate=20, warm=2, dead=2, after=0.5))
