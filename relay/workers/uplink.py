@@ -11,7 +11,6 @@ import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -119,7 +118,7 @@ class Uplink:
     async def start(self) -> None:
         await self._connect()
         self._every(BEAT, self._beat)
-        self._every(COUNTS, partial(self._run, self._count))
+        self._every(COUNTS, self._count_again)
 
     async def close(self) -> None:
         """Says the last: settlements, and the final numbers."""
@@ -258,6 +257,11 @@ class Uplink:
         now = self._loop.time()
         self._gate.expire(now)
         self._shares.beat(now)
+
+    def _count_again(self) -> None:
+        """Unless the last time is not over: who is starved shall not fall behind for ever."""
+        if not self._counting.locked():
+            self._run(self._count)
 
     async def _count(self, asked: int = 0) -> None:
         """One after the other, so that none overtakes an older one."""
