@@ -44,7 +44,7 @@ COMPILED = (
     *("upstream/headers", "upstream/plain", "upstream/pool", "upstream/tail"),
     *("upstream/permits", "upstream/shares", "upstream/verdicts", "upstream/wire"),
     *("observe/accesslog", "observe/tallies"),
-    *("state/calls",),
+    *("page/teller", "state/calls"),
 )
 """Modules of `relay` that a call passes through. Errors, configuration and the rest of the edges run as they are."""
 

@@ -37,7 +37,7 @@ from relay.observe.linewriter import LineWriter
 from relay.observe.metrics import Metrics
 from relay.observe.sources import Seen
 from relay.overload import Overload
-from relay.page.telling import Teller
+from relay.page.teller import Teller
 from relay.port import Patience, Port
 from relay.proxy import Proxy
 from relay.quota.start import away, follow_policy, gate_of, make_room, store_link

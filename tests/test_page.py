@@ -31,7 +31,8 @@ from relay.page.facts import (
 from relay.page.recent import LONGEST_FAULT, TURN, Recent
 from relay.page.spend import DAY, Spend
 from relay.page.sums import LAST, Sums, bucket, later_than, middle, percentile
-from relay.page.telling import OTHER, TOLD, Teller, Telling
+from relay.page.teller import OTHER, TOLD, Teller
+from relay.page.telling import Telling
 from relay.page.verdict import headline
 from relay.page.window import STEP, STEPS, WINDOW, Window
 from relay.records import AttemptRecord, CallRecord

@@ -19,7 +19,7 @@ from relay.observe.aside import Aside
 from relay.observe.metrics import Metrics, Sources
 from relay.page.facts import StatusReport, UpstreamStatus
 from relay.page.recent import Recent
-from relay.page.telling import Teller
+from relay.page.teller import Teller
 from relay.proxy import Proxy
 from relay.snapshot import Snapshot
 from relay.state import database
