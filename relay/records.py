@@ -106,6 +106,8 @@ class CallRecord:
     admission: float | None = None
     """Receipt to the word of the quota authority that it may begin."""
     queue: float | None = None
+    queued_at: str | None = None
+    """The upstream in whose line it stood; of several the one it would have liked best."""
     ttft: float | None = None
     """Receipt to the first event with content, reasoning or a tool call; plain calls have none."""
     overhead: float | None = None
