@@ -22,6 +22,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from relay import process
 from relay.errors import (
     InternalError,
     InvalidKey,
@@ -58,8 +59,8 @@ _encode = msgspec.json.Encoder().encode
 class Scraped(Protocol):
     """Whose numbers `/metrics` shows: `metrics.Metrics`."""
 
-    def snapshot(self) -> Snapshot:
-        """Called on the event loop."""
+    async def copied(self) -> Snapshot:
+        """The numbers; on the event loop, a little at a time."""
 
     def page(self, snapshot: Snapshot, openmetrics: bool) -> bytes:
         """Called in another thread."""
@@ -142,9 +143,11 @@ class Pages:
             if now - self._made.get(openmetrics, -PAGE_AGE) >= PAGE_AGE:
                 if self._refresh is not None:
                     await self._refresh()
-                snapshot = self._scraped.snapshot()
                 make = self._scraped.page
-                page = await loop.run_in_executor(None, make, snapshot, openmetrics)
+                with process.collections_rest():
+                    snapshot = await self._scraped.copied()
+                    page = await loop.run_in_executor(None, make, snapshot, openmetrics)
+                    del snapshot
                 self._pages[openmetrics] = page
                 self._made[openmetrics] = now
             return self._pages[openmetrics]

@@ -9,6 +9,8 @@ import os
 import resource
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from relay import chunked
 from relay.observe import logs
@@ -101,6 +103,16 @@ def settle_memory() -> None:
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 100)
     sys.setswitchinterval(SWITCH)
+
+
+@contextmanager
+def collections_rest() -> Iterator[None]:
+    """No collections meanwhile: they would look at each of some ten thousand objects, of which none is garbage."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def log_bug(error: BaseException) -> None:

@@ -113,6 +113,8 @@ class CallRecord:
     queue: float | None = None
     waits: tuple[tuple[float, float], ...] = ()
     """Of a call that queued: when each of its waits began, and how long it lasted. Together they are `queue`."""
+    queued_at: str | None = None
+    """The upstream in whose line it stood; of several the one it would have liked best."""
     ttft: float | None = None
     """Receipt to the first event with content, reasoning or a tool call; plain calls have none."""
     overhead: float | None = None

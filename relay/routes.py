@@ -97,6 +97,13 @@ class Route:
         self.fallbacks: tuple[Route, ...] = ()
         self.memory = memory
 
+    def available(self, now: float) -> bool:
+        """Whether somebody is expected to answer: of its own pool, or of a fallback's. A fixed text counts where it is
+        all that the model is; as the last resort of another it is no answer."""
+        if self.static is not None:
+            return True
+        return self.pool.staffed(now) or any(other.pool.staffed(now) for other in self.fallbacks)
+
     def learn(self, bound: int, tokens: int) -> None:
         """A report said how many tokens a prompt of `bound` bytes really had."""
         if bound > 0 and tokens > 0:

@@ -190,6 +190,7 @@ class Waits:
         failover.waits(now)
         self._ticket = ticket
         self._queued = now
+        self.call.record.queued_at = crowded[0].name
         self._wake = latest
         self._expect()
         return True

@@ -314,7 +314,7 @@ def test_a_bug_is_an_error_in_json_and_its_words_stay_inside(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     class Broken(Metrics):
-        def snapshot(self) -> Snapshot:
+        async def copied(self) -> Snapshot:
             raise ValueError("sk-canary")
 
     process = Process()
@@ -447,9 +447,9 @@ class Counting(Metrics):
         self.snapshots: list[int] = []
         self.pages: list[int] = []
 
-    def snapshot(self) -> Snapshot:
+    async def copied(self) -> Snapshot:
         self.snapshots.append(threading.get_ident())
-        return super().snapshot()
+        return await super().copied()
 
     def page(self, snapshot: Snapshot, openmetrics: bool) -> bytes:
         self.pages.append(threading.get_ident())

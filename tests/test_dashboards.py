@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import Any
 import pytest
 
 from deploy.grafana.__main__ import DASHBOARDS, FOLDER, written
-from deploy.grafana.panels import AMBER, COLUMNS, SLOW
+from deploy.grafana.panels import AMBER, COLUMNS, FIRST_SCREEN, SLOW
 from relay.config.model import Observability
 from relay.observe.families import FAMILIES, PROCESS_FAMILIES
 from tests.observe import shipped
-from tests.observe.asked import queries, substituted
+from tests.observe.asked import queries, substituted, variables
 from tests.rig.relay_process import ROOT
 from tests.test_alerts import known
 
@@ -24,6 +25,14 @@ PROVISIONING = ROOT / "deploy" / "grafana" / "provisioning"
 
 # What every dashboard has; the others are its own.
 ALWAYS = ["datasource", "job", "instance"]
+
+UNITS = {"bytes", "currencyUSD", "none", "ops", "percentunit", "reqps", "s", "si:tok/s"}
+"""Of Grafana's, those that are in use: one that it does not know would stand as a word behind an unscaled number."""
+
+OF_ALL_INSTANCES = {"ALERTS"} | {
+    name for name in shipped.recorded() if name.startswith("job_model:")
+}
+"""Series without the label `instance`: sums of the rules, and alerts about them."""
 
 
 def loaded(path: Path) -> dict[str, Any]:
@@ -71,8 +80,9 @@ class TestDashboard:
         for panel in found:
             assert panel["title"]
             assert panel["description"].endswith(".")
-            assert panel["fieldConfig"]["defaults"]["unit"]
+            assert panel["fieldConfig"]["defaults"]["unit"] in UNITS
             assert panel["targets"]
+            assert all(target["legendFormat"] for target in panel["targets"])
 
     def test_the_datasource_is_a_variable_everywhere(self, path: Path) -> None:
         whole = loaded(path)
@@ -90,10 +100,32 @@ class TestDashboard:
         for variable in whole["templating"]["list"][1:]:
             assert variable["multi"]
             assert variable["includeAll"]
+            assert variable["allValue"] == ".+"
+            assert variable["label"] == variable["name"].title()
+            assert variable["refresh"] == 2, "a new value is there when the time is changed"
         used = "".join(target["expr"] for panel in panels(whole) for target in panel["targets"])
         assert [name for name in names[1:] if f"${name}" not in used] == []
-        for _, expr in queries(path):
-            assert 'job=~"$job"' in expr
+
+    def test_every_series_is_asked_for_by_job_and_instance(self, path: Path) -> None:
+        """Each of a query, variables' too: one without would show another installation's numbers among these."""
+        asked = [expr for _, expr in queries(path)]
+        asked += [query[len("label_values(") :].rpartition(",")[0] for _, query in variables(path)]
+        itself = {"job": "$job", "instance": "$instance"}
+
+        for expr in asked:
+            for name, matchers in shipped.selectors(substituted(expr, itself, "1m")):
+                if name == "relay_build_info":
+                    # Which jobs and instances there are.
+                    continue
+                assert matchers["job"].endswith("$job"), expr
+                assert name in OF_ALL_INSTANCES or matchers["instance"].endswith("$instance"), expr
+
+    def test_counters_are_shown_as_rates(self, path: Path) -> None:
+        """As a number since some start or other nothing that ends in _total, _bucket or _count means anything."""
+        for title, expr in queries(path):
+            counters = re.findall(r"\w+_(?:total|bucket|count)(?=\{)", expr)
+            rates = re.findall(r"(?:rate|increase)\(\w+_(?:total|bucket|count)\{[^}]*\}\[", expr)
+            assert len(counters) == len(rates), title
 
     def test_nothing_is_edited_in_place_and_rates_fit_the_scrape_interval(self, path: Path) -> None:
         whole = loaded(path)
@@ -147,6 +179,28 @@ def test_names_of_dashboards_and_panels_are_used_once() -> None:
     whole = [loaded(path) for path in FILES]
 
     assert len({each["title"] for each in whole}) == len(whole) == 4
+
+
+def test_the_first_screen_of_the_overview_answers_its_three_questions() -> None:
+    whole = loaded(FOLDER / "relay-overview.json")["panels"]
+
+    seen = [
+        panel["title"]
+        for panel in whole
+        if panel["gridPos"]["y"] + panel["gridPos"]["h"] <= FIRST_SCREEN
+    ]
+
+    assert [title for title in seen if title.endswith("?")] == [
+        "Do users notice?",
+        "Which upstream is slow, or fails?",
+        "Which key is near its limit?",
+    ]
+    for answer in (
+        *("Failed calls", "Late first tokens", "Models nobody can answer"),
+        *("First token by upstream, p95", "Failed attempts by upstream"),
+        *("Keys nearest to a limit", "Firing alerts"),
+    ):
+        assert answer in seen
 
 
 def test_every_series_is_on_some_dashboard() -> None:

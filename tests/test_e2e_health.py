@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.observe.watchers import until
 from tests.rig import (
     KEY,
     Models,
@@ -46,6 +47,16 @@ def states(metrics: dict[str, float], upstream: str) -> set[str]:
         if name.startswith("relay_upstream_state{") and f'upstream="{upstream}"' in name and value
     ]
     return {name.split('state="')[1].split('"')[0] for name in of_it}
+
+
+def available(metrics: dict[str, float]) -> dict[str, float]:
+    """`relay_model_available` by model."""
+    start = 'relay_model_available{model="'
+    return {
+        name.removeprefix(start).removesuffix('"}'): value
+        for name, value in metrics.items()
+        if name.startswith(start)
+    }
 
 
 HELD = say.sse(
@@ -138,6 +149,37 @@ async def test_no_money_parks_every_key_of_the_account_wherever_it_is_used(tmp_p
             assert (len(one.exchanges), len(same.exchanges), len(two.exchanges)) == (1, 0, 5)
             found = await relay.metrics()
             assert (states(found, "one"), states(found, "same")) == ({"parked"}, {"parked"})
+
+
+@scenario
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_model_that_nobody_can_answer_is_told_before_a_budget_burns(
+    tmp_path: Path, workers: int
+) -> None:
+    async with Upstream(say.error(402, "Insufficient Balance")) as broke, Upstream() as well:
+        models: Models = {
+            "lone": {"pool": [{"upstream": "broke"}]},
+            "backed": {"pool": [{"upstream": "broke"}], "fallback": ["spare"]},
+            "spoken": {"pool": [{"upstream": "broke"}], "fallback": ["fixed"]},
+            "spare": {"pool": [{"upstream": "broke"}, {"upstream": "well", "tier": 1}]},
+            "fixed": {"static": "Later."},
+        }
+        fields = config({"broke": broke, "well": well}, models, server={"workers": workers})
+
+        async with RelayProcess(fields, tmp_path) as relay:
+            before = available(await relay.metrics())
+            refused = await relay.chat(model="lone")
+
+            async def told() -> bool:
+                return available(await relay.metrics()) != before
+
+            # Other workers hear of a park within a moment, a page is used again for half a second.
+            await until(told)
+            after = available(await relay.metrics())
+
+        assert refused.status == 503
+        assert before == dict.fromkeys(models, 1.0)
+        assert after == before | {"lone": 0.0, "spoken": 0.0}
 
 
 @scenario

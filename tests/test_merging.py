@@ -91,6 +91,21 @@ def test_what_belongs_to_the_whole_is_told_by_one_process() -> None:
     assert whole.values["relay_log_dropped_total"] == {(): 8}
 
 
+def test_a_model_is_to_be_had_as_long_as_one_worker_has_somebody() -> None:
+    name = "relay_model_available"
+    # The hub calls nobody, and knows nothing.
+    own = Snapshot({name: {}}, {})
+    nobody, somebody = (Snapshot({name: {("m",): number}}, {}) for number in (0, 1))
+    whole = merging()
+
+    divided = whole.merge(own, [nobody, somebody, nobody])
+    agreed = whole.merge(own, [nobody, nobody])
+
+    assert divided.values[name] == {("m",): 1}
+    assert agreed.values[name] == {("m",): 0}
+    assert whole.merge(own, []).values[name] == {}
+
+
 def test_a_reload_removes_the_series_of_what_is_gone() -> None:
     whole = merging()
     whole.fold(numbers(5, h=buckets(1, 0, 0)))

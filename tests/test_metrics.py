@@ -32,6 +32,9 @@ class Everything(Sources):
     def upstream_inflight(self) -> Iterable[tuple[str, int, int | None]]:
         return [("main", 7, 100), ("spare", 0, None)]
 
+    def models_available(self) -> Iterable[tuple[str, bool]]:
+        return [("chat", True), ("apology", False)]
+
     def queue_depth(self) -> Iterable[tuple[str, int]]:
         return [("main", 4)]
 

@@ -218,6 +218,46 @@ def test_a_missing_model_is_the_members_matter_and_passes() -> None:
     assert elsewhere.usable(NOW)
 
 
+# -- whether a model is to be had --
+
+
+@pytest.mark.parametrize("obstacle", OBSTACLES)
+def test_a_pool_is_staffed_while_somebody_is_not_kept_out_and_who_is_full_is_there(
+    obstacle: str,
+) -> None:
+    pool, (a, b) = three(0, 1)
+
+    OBSTACLES[obstacle](a)
+    with_one = pool.staffed(NOW)
+    OBSTACLES[obstacle](b)
+
+    assert with_one
+    assert pool.staffed(NOW) == (obstacle == "full")
+
+
+def test_who_was_ejected_is_expected_again_when_an_attempt_went_well_not_when_the_rest_is_over() -> (
+    None
+):
+    pool, only = lone()
+    eject(only)
+
+    rested = pool.staffed(NOW + 3600.0)
+    ticket = only.begin(NOW + 3600.0)
+    probed = pool.staffed(NOW + 3600.0)
+    only.end(NOW + 3601.0, Verdict.OK, None, ticket)
+
+    assert not rested
+    assert not probed
+    assert pool.staffed(NOW + 3601.0)
+
+
+def test_a_weight_of_zero_staffs_nothing() -> None:
+    known = Directory(None, Random(1))
+    pool = Pool([member(known, "resting", weight=0)])
+
+    assert not pool.staffed(NOW)
+
+
 # -- the demo --
 
 

@@ -134,6 +134,17 @@ def test_a_queued_call_and_a_fallback_are_counted() -> None:
     assert page.value("relay_fallbacks_total", model="chat", to="apology") == 1
 
 
+@pytest.mark.parametrize("answered_by", ["none", "static"])
+def test_who_waited_in_vain_is_counted_where_the_line_was(answered_by: str) -> None:
+    metrics = configured()
+    record = streamed()
+    record.upstream, record.queue, record.queued_at = answered_by, 2.0, "main"
+
+    metrics.observe([record])
+
+    assert Page(metrics).labels("relay_queue_seconds_sum") == [{"upstream": "main"}]
+
+
 def test_a_plain_answer_is_a_stream_end_only_when_it_broke_off() -> None:
     metrics = configured()
     whole, broken = streamed(), streamed()

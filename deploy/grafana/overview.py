@@ -1,4 +1,7 @@
-"""The first dashboard: do users notice, which upstream is slow, which key is near its limit."""
+"""The first dashboard: do users notice, which upstream is slow, which key is near its limit.
+
+The three are answered without scrolling; how it came to that is below.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from deploy.grafana.panels import (
     AMBER,
     JOB,
     KEYS,
+    MODEL,
     MODELS,
     PAIR,
     RED,
@@ -30,6 +34,9 @@ LATE = f'relay:slo_bad_events:total{{{PAIR}, slo="first_token"}}'
 BURN = ((1.0, AMBER), (6.0, RED))
 FULL = ((0.8, AMBER), (0.9, RED))
 
+HEAD, BARS = 4, 7
+"""Heights with which three rows of answers fit on the first screen."""
+
 
 NOTICED = Row(
     "Do users notice?",
@@ -41,7 +48,7 @@ NOTICED = Row(
             "end: a stream that breaks after its 200 is in it.",
             "percentunit",
             (Query(f"({rate(FAILED)} or vector(0)) / {rate(COUNTED)}", "failed"),),
-            *(4, 5, ((0.005, AMBER), (0.02, RED))),
+            *(4, HEAD, ((0.005, AMBER), (0.02, RED))),
             alert="ErrorBudgetBurn",
             decimals=2,
         ),
@@ -51,7 +58,7 @@ NOTICED = Row(
             "Of all streams, the part whose first token came later than observability.slow_first_token. 5 % may.",
             "percentunit",
             (Query(f"{rate(LATE)} / {rate(EVENTS)}", "late"),),
-            *(4, 5, ((0.05, AMBER), (0.3, RED))),
+            *(4, HEAD, ((0.05, AMBER), (0.3, RED))),
             alert="FirstTokenBudgetBurn",
             decimals=1,
         ),
@@ -59,10 +66,10 @@ NOTICED = Row(
             "stat",
             "Budget burn, one hour",
             "How many times faster than allowed the budget of errors, and that of late first tokens, is used up; the worst "
-            "model. 1 lasts thirty days, 14.4 pages.",
+            "model, which the shares beside it may hide. 1 lasts thirty days, 14.4 pages.",
             "none",
             (Query(f"max by (slo) (job_model:relay_slo_burn:rate1h{{{SLO}}})", "{{slo}}"),),
-            *(6, 5, BURN),
+            *(4, HEAD, BURN),
             alert="ErrorBudgetBurn",
             decimals=1,
         ),
@@ -72,8 +79,22 @@ NOTICED = Row(
             "Nineteen streams in twenty have their first token within this time.",
             "s",
             (Query(quantile(0.95, TTFT, PAIR), "p95"),),
-            *(4, 5, SLOW),
+            *(3, HEAD, SLOW),
             alert="FirstTokenBudgetBurn",
+        ),
+        Panel(
+            "stat",
+            "Models nobody can answer",
+            "Models of which every upstream, and every fallback's, is ejected, paused or parked. Who asks for one gets an error.",
+            "none",
+            (
+                Query(
+                    f"count(max by (job, model) (relay_model_available{{{MODEL}}}) == 0) or vector(0)",
+                    "models",
+                ),
+            ),
+            *(3, HEAD, ((1.0, RED),)),
+            alert="ModelUnavailable",
         ),
         Panel(
             "stat",
@@ -81,7 +102,7 @@ NOTICED = Row(
             "Answers that are being streamed at this moment.",
             "none",
             (Query(f"sum(relay_inflight_streams{{{PAIR}}})", "streams"),),
-            *(3, 5),
+            *(3, HEAD),
         ),
         Panel(
             "stat",
@@ -94,33 +115,7 @@ NOTICED = Row(
                     "alerts",
                 ),
             ),
-            *(3, 5, ((1.0, RED),)),
-        ),
-        Panel(
-            "timeseries",
-            "Calls by outcome",
-            "Calls a second, counted when they end. All but ok, client_error, rate_limited and client_cancelled are failures "
-            "that users see.",
-            "reqps",
-            (Query(rate(f"relay_requests_total{{{PAIR}}}", "outcome"), "{{outcome}}"),),
-            width=12,
-            stack=True,
-            alert="ErrorBudgetBurn",
-        ),
-        Panel(
-            "timeseries",
-            "Time to first token",
-            "From the receipt of a call to the first event with content, failed attempts and queue included. The line `slow` is "
-            "observability.slow_first_token. Dots are single calls: their request id is in the access log.",
-            "s",
-            (
-                Query(quantile(0.5, TTFT, PAIR), "p50"),
-                Query(quantile(0.95, TTFT, PAIR), "p95", exemplar=True),
-                Query(quantile(0.99, TTFT, PAIR), "p99"),
-                Query(f"max(relay_slow_first_token_seconds{{{JOB}}})", "slow"),
-            ),
-            width=12,
-            alert="FirstTokenBudgetBurn",
+            *(3, HEAD, ((1.0, RED),)),
         ),
     ),
 )
@@ -134,6 +129,7 @@ SLOW_UPSTREAM = Row(
             "The slowest upstream first. It has the time of the attempts before it, too: read it beside its failures.",
             "s",
             (Query(f"sort_desc({quantile(0.95, TTFT, PAIR, 'upstream')})", "{{upstream}}"),),
+            height=BARS,
             steps=SLOW,
             alert="FirstTokenBudgetBurn",
         ),
@@ -155,6 +151,7 @@ SLOW_UPSTREAM = Row(
                     "{{upstream}}",
                 ),
             ),
+            height=BARS,
             steps=((0.02, AMBER), (0.2, RED)),
             most=1,
             alert="UpstreamDown",
@@ -172,6 +169,7 @@ SLOW_UPSTREAM = Row(
                     "{{upstream}}",
                 ),
             ),
+            height=BARS,
             steps=((0.01, AMBER), (0.5, RED)),
             most=1,
             alert="UpstreamDown",
@@ -194,18 +192,10 @@ NEAR_LIMIT = Row(
                     "{{key}}: {{limit}}",
                 ),
             ),
+            *(12, BARS),
             steps=FULL,
             most=1,
             alert="KeyBudgetNearlySpent",
-        ),
-        Panel(
-            "timeseries",
-            "Refused calls",
-            "Calls a second that were refused, by reason: the name of a limit, or queue, overload, store, unpriced.",
-            "reqps",
-            (Query(rate(f"relay_refused_total{{{JOB}}}", "reason"), "{{reason}}"),),
-            stack=True,
-            alert="RelayOverloaded",
         ),
         Panel(
             "table",
@@ -218,7 +208,49 @@ NEAR_LIMIT = Row(
                     '(ALERTS{alertstate="firing", job=~"$job"})',
                 ),
             ),
+            *(12, BARS),
             columns=("alertname", "severity", "upstream", "model", "key", "instance"),
+        ),
+    ),
+)
+
+SINCE = Row(
+    "Since when?",
+    (
+        Panel(
+            "timeseries",
+            "Calls by outcome",
+            "Calls a second, counted when they end. All but ok, client_error, rate_limited and client_cancelled are failures "
+            "that users see.",
+            "reqps",
+            (Query(rate(f"relay_requests_total{{{PAIR}}}", "outcome"), "{{outcome}}"),),
+            width=8,
+            stack=True,
+            alert="ErrorBudgetBurn",
+        ),
+        Panel(
+            "timeseries",
+            "Time to first token",
+            "From the receipt of a call to the first event with content, failed attempts and queue included. The line `slow` is "
+            "observability.slow_first_token. Dots are single calls: their request id is in the access log.",
+            "s",
+            (
+                Query(quantile(0.5, TTFT, PAIR), "p50"),
+                Query(quantile(0.95, TTFT, PAIR), "p95", exemplar=True),
+                Query(quantile(0.99, TTFT, PAIR), "p99"),
+                Query(f"max(relay_slow_first_token_seconds{{{JOB}}})", "slow"),
+            ),
+            width=8,
+            alert="FirstTokenBudgetBurn",
+        ),
+        Panel(
+            "timeseries",
+            "Refused calls",
+            "Calls a second that were refused, by reason: the name of a limit, or queue, overload, store, unpriced.",
+            "reqps",
+            (Query(rate(f"relay_refused_total{{{JOB}}}", "reason"), "{{reason}}"),),
+            stack=True,
+            alert="RelayOverloaded",
         ),
     ),
 )
@@ -228,5 +260,5 @@ DASHBOARD = Dashboard(
     "Relay overview",
     "Within a minute: do users notice, which upstream is slow, which key is near its limit.",
     (MODELS, UPSTREAMS, KEYS),
-    (NOTICED, SLOW_UPSTREAM, NEAR_LIMIT),
+    (NOTICED, SLOW_UPSTREAM, NEAR_LIMIT, SINCE),
 )

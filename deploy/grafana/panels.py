@@ -18,6 +18,9 @@ SCHEMA = 39
 """Grafana 10.4 and 11; newer ones read it and say so."""
 
 COLUMNS = 24
+FIRST_SCREEN = 21
+"""Grid rows (30 pixels and a gap of 8) that a screen of 1920 x 1080 shows without scrolling, below Grafana's own bars and variables
+in a browser window."""
 
 Kind = Literal["bargauge", "heatmap", "stat", "table", "timeseries"]
 Json = dict[str, Any]
@@ -152,6 +155,9 @@ def render(dashboard: Dashboard) -> Json:
 _OTHERS: Json = {
     "type": "dashboards",
     "title": "Relay",
+    "icon": "external link",
+    "tooltip": "The other dashboards of the relay",
+    "url": "",
     "tags": ["relay"],
     "asDropdown": False,
     "includeVars": True,
@@ -164,7 +170,6 @@ _SOURCE: Json = {
     "name": "datasource",
     "label": "Data source",
     "query": "prometheus",
-    "current": {},
     "hide": 0,
     "regex": "",
     "multi": False,
@@ -187,7 +192,18 @@ _RELOADS: Json = {
 
 
 def _link(title: str, url: str) -> Json:
-    return {"type": "link", "title": title, "url": url, "targetBlank": True, "icon": "doc"}
+    return {
+        "type": "link",
+        "title": title,
+        "url": url,
+        "icon": "doc",
+        "tooltip": "What it means, and what to do",
+        "tags": [],
+        "asDropdown": False,
+        "includeVars": False,
+        "keepTime": False,
+        "targetBlank": True,
+    }
 
 
 def _variable(variable: Variable) -> Json:
@@ -203,7 +219,8 @@ def _variable(variable: Variable) -> Json:
         "sort": 1,
         "multi": True,
         "includeAll": True,
-        "allValue": ".*",
+        # Of what has the label at all: every series that is asked for has it.
+        "allValue": ".+",
         "current": {"text": "All", "value": "$__all", "selected": True},
         "hide": 0,
         "regex": "",

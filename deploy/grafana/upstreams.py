@@ -202,7 +202,7 @@ SPEED = Row(
             "timeseries",
             "Output tokens a second",
             "What an upstream writes, over all its streams.",
-            "tps",
+            "si:tok/s",
             (
                 Query(
                     rate(f'relay_tokens_total{{{PAIR}, direction="output"}}', "upstream"),
@@ -267,7 +267,7 @@ SECOND_TRIES = Row(
             "timeseries",
             "Tokens of lost hedges",
             "What hedges that lost have cost: output tokens a second that nobody read.",
-            "tps",
+            "si:tok/s",
             (
                 Query(
                     rate(f"relay_hedge_waste_tokens_total{{{UPSTREAM}}}", "upstream"),

@@ -298,7 +298,8 @@ class Gate:
         """
         tick = tick_of(now)
         at = self._wall if wall is None else wall
-        for id in islice(self._keys, RATIOS_OF):
+        # Whoever reads them may let others call meanwhile.
+        for id in list(islice(self._keys, RATIOS_OF)):
             principal = self._principals.get(id)
             if principal is None:
                 continue

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
+from time import sleep  # noqa: TID251  in a thread that has all the time
 from typing import NamedTuple
 
 from prometheus_client import (  # noqa: TID251  the one importer
@@ -32,6 +33,13 @@ from relay.observe.families import FAMILIES, PROCESS_FAMILIES, Family
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = openmetrics_text.CONTENT_TYPE_LATEST
+
+BLOCK = 200
+"""Lines that are written without a rest: half a millisecond."""
+REST = 0.001
+"""Seconds. A thread that only computes takes the interpreter back whenever the loop lets go of it, which it does
+several times an event: beside one, streams would get behind for as long as the page takes. So it lets go itself, and a
+page of 50,000 lines takes twice as long."""
 
 LONGEST_EXEMPLAR_ID = 100
 """Characters; OpenMetrics allows 128 for the whole label set of an exemplar."""
@@ -100,16 +108,18 @@ class Exposition:
         if processes is not None:
             snapshot = Snapshot({**snapshot.values, **processes.values()}, snapshot.buckets)
             families, others = (*FAMILIES, *PROCESS_FAMILIES), []
+        blocks: list[bytes] = []
         out: list[str] = []
-        for family in families:
-            out.append(_head(family, openmetrics))
-            if family.kind == "histogram":
-                for labels, buckets in snapshot.buckets.get(family.name, {}).items():
-                    _histogram_lines(family, labels, buckets, openmetrics, out)
-            else:
-                _plain_lines(family, snapshot.values.get(family.name, {}), out)
-        rest = _generate((metric for other in others for metric in other.collect()), openmetrics)
-        return "".join(out).encode() + rest
+        for lines in _lines(families, snapshot, openmetrics):
+            out += lines
+            if len(out) >= BLOCK:
+                blocks.append("".join(out).encode())
+                out.clear()
+                sleep(REST)
+        blocks.append("".join(out).encode())
+        rest = (metric for other in others for metric in other.collect())
+        blocks.append(_generate(rest, openmetrics))
+        return b"".join(blocks)
 
 
 class Processes:
@@ -198,18 +208,31 @@ def _head(family: Family, openmetrics: bool) -> str:
 # -- lines: texts from the first, for objects by the ten thousand are work for the collector, and that stops all --
 
 
-def _plain_lines(family: Family, found: Mapping[Labels, float], out: list[str]) -> None:
-    name = family.name
-    for labels, value in found.items():
-        told = ",".join(sorted(_pairs(family.labels, labels)))
-        shown = f"{{{told}}}" if told else ""
-        out.append(f"{name}{shown} {_number(value)}\n")
+def _lines(
+    families: Iterable[Family], snapshot: Snapshot, openmetrics: bool
+) -> Iterator[list[str]]:
+    """Few at a time."""
+    for family in families:
+        yield [_head(family, openmetrics)]
+        if family.kind == "histogram":
+            for labels, buckets in snapshot.buckets.get(family.name, {}).items():
+                yield _histogram_lines(family, labels, buckets, openmetrics)
+        else:
+            for labels, value in snapshot.values.get(family.name, {}).items():
+                yield [_plain_line(family, labels, value)]
+
+
+def _plain_line(family: Family, labels: Labels, value: float) -> str:
+    told = ",".join(sorted(_pairs(family.labels, labels)))
+    shown = f"{{{told}}}" if told else ""
+    return f"{family.name}{shown} {_number(value)}\n"
 
 
 def _histogram_lines(
-    family: Family, labels: Labels, buckets: Buckets, exemplars: bool, out: list[str]
-) -> None:
+    family: Family, labels: Labels, buckets: Buckets, exemplars: bool
+) -> list[str]:
     name = family.name
+    out: list[str] = []
     pairs = sorted(_pairs(family.labels, labels))
     # Labels stand in the order of their names, and `le` is one of them.
     before = "".join(f"{pair}," for pair in pairs if pair < "le=")
@@ -225,6 +248,7 @@ def _histogram_lines(
     common = f"{{{told}}}" if told else ""
     out.append(f"{name}_count{common} {_number(count)}\n")
     out.append(f"{name}_sum{common} {_number(buckets.total)}\n")
+    return out
 
 
 def _pairs(names: Labels, values: Labels) -> list[str]:

@@ -54,6 +54,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("relay_upstream_state", "gauge", ("upstream", "state"), "Endpoints of an upstream in each state."),
     Family("relay_upstream_inflight", "gauge", ("upstream",), "Attempts in progress at an upstream."),
     Family("relay_upstream_max_concurrent", "gauge", ("upstream",), "Attempts allowed at once at an upstream; absent without a limit."),
+    Family("relay_model_available", "gauge", ("model",), "1 while an upstream of the model, or of its fallbacks, is in use: not ejected, paused or parked."),
     Family("relay_retry_budget_empty_total", "counter", ("model",), "Retries that were not made because the budget was empty."),
     Family("relay_hedges_total", "counter", ("outcome",), "Hedged attempts."),
     Family("relay_hedge_waste_tokens_total", "counter", ("upstream",), "Tokens of hedges that lost."),

@@ -22,6 +22,7 @@ OF_THE_WHOLE = frozenset(
         "relay_key_limit_ratio",
         "relay_key_expiry_timestamp_seconds",
         "relay_upstream_max_concurrent",
+        "relay_model_available",
         "relay_store_up",
         "relay_worker_restarts_total",
         "relay_config_last_reload_successful",
@@ -35,8 +36,10 @@ OF_THE_WHOLE = frozenset(
 SEEN_BY_ALL: Final[dict[str, Callable[[float, float], float]]] = {
     "relay_key_limit_ratio": max,
     "relay_store_up": min,
+    "relay_model_available": max,
 }
-"""Where that process does not know, the one who says more, or that it is down, is right."""
+"""Where that process does not know, the one who says more, or that it is down, is right. A model is to be had as long
+as one worker has somebody: each has breakers of its own, and one that has not asked since an outage knows least."""
 
 _FAMILIES = {family.name: family for family in (*FAMILIES, *PROCESS_FAMILIES)}
 

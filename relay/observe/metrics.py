@@ -1,13 +1,14 @@
 """The metrics of this process: what calls left behind (`tallies`), and what is read elsewhere when Prometheus asks.
 
-`observe` and `snapshot` run on the event loop, since the sources are its own; only a page is made in another
+`observe`, `snapshot` and `copied` run on the event loop, since the sources are its own; only a page is made in another
 thread. A snapshot is plain numbers, so that those of several processes can be added up.
 """
 
 from __future__ import annotations
 
+import asyncio
 import platform
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Container, Iterable, Iterator
 from itertools import islice
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from relay import __version__
 from relay.gaps import GAP_EDGES, GapCounts
 from relay.observe.exposition import Buckets, Exposition, Labels, Snapshot
 from relay.observe.families import LAG_EDGES
-from relay.observe.tallies import MAX_KEYS, Histogram, Pair, Tallies
+from relay.observe.tallies import MAX_KEYS, STEP, Histogram, Pair, Tallies
 from relay.records import CallRecord
 
 UPSTREAM_STATES = ("closed", "open", "half_open", "paused", "parked")
@@ -24,6 +25,11 @@ RESUME_OUTCOMES = ("continued", "failed")
 
 LIMITS_A_KEY = 8
 """The limits a key can have (three rates, five budgets): bounds what a scrape reads."""
+
+
+Values = dict[str, dict[Labels, float]]
+Histograms = dict[str, dict[Labels, Buckets]]
+"""By family."""
 
 
 class Sources(Protocol):
@@ -47,6 +53,10 @@ class Sources(Protocol):
 
     def upstream_inflight(self) -> Iterable[tuple[str, int, int | None]]:
         """(upstream, attempts, max_concurrent or None)"""
+        return ()
+
+    def models_available(self) -> Iterable[tuple[str, bool]]:
+        """(model, whether somebody is expected to answer)"""
         return ()
 
     def queue_depth(self) -> Iterable[tuple[str, int]]:
@@ -157,16 +167,19 @@ class Metrics:
     # -- asked by a scrape --
 
     def snapshot(self) -> Snapshot:
-        """A copy of every number; under a millisecond for a usual configuration."""
-        values: dict[str, dict[Labels, float]] = {}
-        buckets: dict[str, dict[Labels, Buckets]] = {}
-        self._calls.copy_values(values)
-        self._calls.copy_buckets(buckets)
-        self._read_keys(values)
-        self._read_upstreams(values)
-        self._read_process(values)
-        buckets["relay_inter_event_seconds"] = self._read_gaps()
-        buckets["relay_event_loop_lag_seconds"] = {(): self._lag.copy()}
+        """A copy of every number; under a millisecond for a usual configuration, fifty for a thousand keys."""
+        values: Values = {}
+        buckets: Histograms = {}
+        for _ in self._copy(values, buckets):
+            pass
+        return Snapshot(values, buckets)
+
+    async def copied(self) -> Snapshot:
+        """As `snapshot`, a millisecond at a time: streams go on between. What ends meanwhile is in it, or is not."""
+        values: Values = {}
+        buckets: Histograms = {}
+        for _ in self._copy(values, buckets):
+            await asyncio.sleep(0)
         return Snapshot(values, buckets)
 
     def page(self, snapshot: Snapshot, openmetrics: bool) -> bytes:
@@ -177,45 +190,67 @@ class Metrics:
         """A page of the numbers as they are now, in one step. From another thread only if the sources allow it."""
         return self.page(self.snapshot(), openmetrics)
 
-    def _read_keys(self, out: dict[str, dict[Labels, float]]) -> None:
+    def _copy(self, values: Values, buckets: Histograms) -> Iterator[None]:
+        """Fills both, with a pause after each millisecond or less."""
+        yield from self._calls.copy_values(values)
+        yield from self._calls.copy_buckets(buckets)
+        yield from self._read_keys(values)
+        yield from self._read_upstreams(values)
+        self._read_process(values)
+        yield from self._read_gaps(buckets)
+        buckets["relay_event_loop_lag_seconds"] = {(): self._lag.copy()}
+
+    def _read_keys(self, out: Values) -> Iterator[None]:
         shown = self._calls.keys
+        found: dict[Labels, float] = {}
         ratios = islice(self.sources.key_ratios(), MAX_KEYS * LIMITS_A_KEY)
-        out["relay_key_limit_ratio"] = {
-            (key, limit): ratio for key, limit, ratio in ratios if _admit(key, shown)
-        }
+        for number, (key, limit, ratio) in enumerate(ratios, 1):
+            if _admit(key, shown):
+                found[key, limit] = ratio
+            if number % STEP == 0:
+                yield
+        out["relay_key_limit_ratio"] = found
         expiries = islice(self.sources.key_expiries(), MAX_KEYS)
         out["relay_key_expiry_timestamp_seconds"] = {
             (key,): at for key, at in expiries if _admit(key, shown)
         }
 
-    def _read_upstreams(self, out: dict[str, dict[Labels, float]]) -> None:
+    def _read_upstreams(self, out: Values) -> Iterator[None]:
         sources = self.sources
         streams = out["relay_inflight_streams"] = {}
         for model, upstream, running in sources.inflight_streams():
             _add(streams, (model, upstream), running)
+        yield
         states = out["relay_upstream_state"] = {}
         for upstream, state, endpoints in sources.upstream_states():
             for each in UPSTREAM_STATES:
                 _add(states, (upstream, each), 0)
             _add(states, (upstream, state), endpoints)
+        yield
         inflight = out["relay_upstream_inflight"] = {}
         allowed = out["relay_upstream_max_concurrent"] = {}
         for upstream, attempts, most in sources.upstream_inflight():
             _add(inflight, (upstream,), attempts)
             if most is not None:
                 _add(allowed, (upstream,), most)
+        yield
+        out["relay_model_available"] = {
+            (model,): int(available) for model, available in sources.models_available()
+        }
+        yield
         out["relay_shadow_refusals_total"] = {
             (key, limit): calls for key, limit, calls in sources.shadow_refusals()
         }
         out["relay_queue_depth"] = _by_name(sources.queue_depth())
         out["relay_retry_budget_empty_total"] = _by_name(sources.retry_budget_empty())
+        yield
         out["relay_hedges_total"] = {(outcome,): 0 for outcome in HEDGE_OUTCOMES}
         out["relay_hedges_total"].update(_by_name(sources.hedges()))
         out["relay_resumes_total"] = {(outcome,): 0 for outcome in RESUME_OUTCOMES}
         out["relay_resumes_total"].update(_by_name(sources.resumes()))
         out["relay_hedge_waste_tokens_total"] = _by_name(sources.hedge_waste_tokens())
 
-    def _read_process(self, out: dict[str, dict[Labels, float]]) -> None:
+    def _read_process(self, out: Values) -> None:
         sources = self.sources
         out["relay_store_up"] = {(store,): int(up) for store, up in sources.store_up()}
         out["relay_store_errors_total"] = _by_name(sources.store_errors())
@@ -233,16 +268,18 @@ class Metrics:
         out["relay_config_last_reload_success_timestamp_seconds"] = {(): self.reloaded_at}
         out["relay_build_info"] = {(self._version, platform.python_version()): 1}
 
-    def _read_gaps(self) -> dict[Labels, Buckets]:
+    def _read_gaps(self, whole: Histograms) -> Iterator[None]:
         out: dict[Labels, Buckets] = {}
-        for pair, gaps in self.sources.gaps():
+        for number, (pair, gaps) in enumerate(tuple(self.sources.gaps()), 1):
+            if number % STEP == 0:
+                yield
             counts, total = gaps.counts.copy(), gaps.total
             before = out.get(pair)
             if before is not None:
                 counts = [a + b for a, b in zip(before.counts, counts, strict=True)]
                 total += before.total
             out[pair] = Buckets(GAP_EDGES, counts, total)
-        return out
+        whole["relay_inter_event_seconds"] = out
 
 
 def _add(out: dict[Labels, float], labels: Labels, value: float) -> None:

@@ -102,6 +102,10 @@ class Seen(Sources):
             found.append((name, sum(endpoint.inflight for endpoint in endpoints), limit))
         return found
 
+    def models_available(self) -> Iterable[tuple[str, bool]]:
+        now = monotonic()
+        return [(name, route.available(now)) for name, route in self._snapshot().routes.items()]
+
     def queue_depth(self) -> Iterable[tuple[str, int]]:
         """By the upstream that opened the queue: an account of several has one."""
         queues = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Collection, Container
+from collections.abc import Collection, Container, Iterator
 from typing import Final
 
 from relay.observe.exposition import Buckets, Labels, Seen
@@ -29,6 +29,9 @@ STATIC = "static"
 
 MAX_KEYS: Final = 1000
 """Keys that get a label of their own: those seen first. 100,000 would be a million series."""
+
+STEP: Final = 100
+"""Histograms, or keys, that are copied without a pause: half a millisecond."""
 
 NANO_DOLLARS: Final = 1_000_000_000
 """A dollar's."""
@@ -165,6 +168,9 @@ class Tallies:
         if record.reason:
             self._refused[record.reason] += 1
         if record.queue is not None:
+            # Whoever waited in vain was answered by nobody, and waited for somebody.
+            if upstream in (NO_UPSTREAM, STATIC) and record.queued_at in self._upstreams:
+                upstream = record.queued_at or upstream
             queue = self._queues.get(upstream)
             if queue is None:
                 queue = self._queues[upstream] = Histogram(QUEUE_EDGES)
@@ -223,8 +229,8 @@ class Tallies:
         """Those with a label of their own."""
         return set(self._keys)
 
-    def copy_values(self, out: dict[str, dict[Labels, float]]) -> None:
-        """Adds every counter to `out`, by family and labels."""
+    def copy_values(self, out: dict[str, dict[Labels, float]]) -> Iterator[None]:
+        """Adds every counter to `out`, by family and labels, with pauses."""
         out["relay_requests_total"] = {
             (operation, model, upstream, outcome, str(code)): count
             for (operation, model, upstream, outcome, code), count in self._requests.copy().items()
@@ -239,8 +245,10 @@ class Tallies:
             # Their names are the endpoints', so an old one can come up once more after a reload.
             labels = (upstream if upstream in self._upstreams else OTHER, result)
             attempts[labels] = attempts.get(labels, 0) + count
+        yield
         self._copy_tokens(out)
-        self._copy_keys(out)
+        yield
+        yield from self._copy_keys(out)
 
     def _copy_tokens(self, out: dict[str, dict[Labels, float]]) -> None:
         tokens: dict[Labels, float] = {}
@@ -257,10 +265,12 @@ class Tallies:
         }
         out["relay_cost_usd_total"] = {pair: t.cost / NANO_DOLLARS for pair, t in paid.items()}
 
-    def _copy_keys(self, out: dict[str, dict[Labels, float]]) -> None:
+    def _copy_keys(self, out: dict[str, dict[Labels, float]]) -> Iterator[None]:
         requests: dict[Labels, float] = {}
         tokens: dict[Labels, float] = {}
-        for key, tally in self._keys.copy().items():
+        for number, (key, tally) in enumerate(self._keys.copy().items(), 1):
+            if number % STEP == 0:
+                yield
             for outcome, count in tally.outcomes.copy().items():
                 requests[key, outcome] = count
             tokens[key, "input"] = tally.input
@@ -268,17 +278,23 @@ class Tallies:
         out["relay_key_requests_total"] = requests
         out["relay_key_tokens_total"] = tokens
 
-    def copy_buckets(self, out: dict[str, dict[Labels, Buckets]]) -> None:
-        """Adds every histogram to `out`, by family and labels."""
+    def copy_buckets(self, out: dict[str, dict[Labels, Buckets]]) -> Iterator[None]:
+        """Adds every histogram to `out`, by family and labels, with pauses."""
         pairs = self._pairs.copy()
-        out["relay_request_duration_seconds"] = {p: t.duration.copy() for p, t in pairs.items()}
         for name, histograms in (
+            ("relay_request_duration_seconds", {p: t.duration for p, t in pairs.items()}),
             ("relay_time_to_first_token_seconds", {p: t.ttft for p, t in pairs.items()}),
             ("relay_stream_max_gap_seconds", {p: t.gap for p, t in pairs.items()}),
             ("relay_overhead_seconds", {p: t.overhead for p, t in pairs.items()}),
         ):
-            # Refused and plain calls have none of these: an empty histogram would be 20 lines of zeros.
-            out[name] = {pair: h.copy() for pair, h in histograms.items() if any(h.counts)}
+            found: dict[Labels, Buckets] = {}
+            for number, (pair, histogram) in enumerate(histograms.items(), 1):
+                # Refused and plain calls have none of most: an empty histogram would be 20 lines of zeros.
+                if any(histogram.counts):
+                    found[pair] = histogram.copy()
+                if number % STEP == 0:
+                    yield
+            out[name] = found
         out["relay_queue_seconds"] = {
             (u,): queue.copy() for u, queue in self._queues.copy().items()
         }

@@ -84,6 +84,16 @@ class Member:
         endpoint = self.endpoint
         return not self.full and endpoint.passes(self.model, now)
 
+    def expected(self, now: float) -> bool:
+        """Nothing forbids or advises against it but want of room. An ejection lasts until an attempt has ended it."""
+        endpoint = self.endpoint
+        return (
+            endpoint.breaker.state is State.CLOSED
+            and endpoint.held_until <= now
+            and self.absent_until <= now
+            and endpoint.passes(self.model, now)
+        )
+
     @property
     def full(self) -> bool:
         endpoint = self.endpoint
@@ -199,6 +209,11 @@ class Pool:
             return True
         last = self._last(now)
         return last is not None and last not in tried
+
+    def staffed(self, now: float) -> bool:
+        """Whether somebody is there who is expected to answer: not parked, paused or ejected, and with the model. Who
+        is full counts: its place becomes free."""
+        return any(member.expected(now) for member in self._serving)
 
     def short(self, now: float, tried: Collection[Member], picked: Member | None) -> list[Account]:
         """The accounts that had a better member than the picked one, or one at all, had this process more permits."""

@@ -108,10 +108,10 @@ class Overview(Sources):
 
         await self._members.until(all_answered, SCRAPE_WAIT)
 
-    def snapshot(self) -> Snapshot:
+    async def copied(self) -> Snapshot:
         """The hub's own; the workers' are added to it with the page, which takes tens of milliseconds for many keys."""
         self._live = [member.numbers for member in self._members.present()]
-        return self.metrics.snapshot()
+        return await self.metrics.copied()
 
     def page(self, snapshot: Snapshot, openmetrics: bool) -> bytes:
         return self._exposition.page(self._merging.merge(snapshot, self._live), openmetrics)

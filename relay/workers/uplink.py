@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from relay import process
 from relay.admission.remote import RemoteGate
 from relay.observe import logs
 from relay.observe.exposition import Snapshot
@@ -48,6 +49,9 @@ COUNTS = 1.0
 RECONNECT = 0.05
 """Seconds before the next try, where even the listener is gone: the parent is ending."""
 
+PIECE = 100_000
+"""Bytes of numbers that are encoded without a pause."""
+
 LAST_WORDS = 2.0
 """Seconds the hub has to take them."""
 
@@ -63,8 +67,8 @@ class Subject(Protocol):
     def digest(self) -> str:
         """Of the configuration in effect."""
 
-    def counted(self) -> tuple[Snapshot, list[str], bool]:
-        """Its numbers, what limps, and whether it refuses most of what is new."""
+    async def counted(self) -> tuple[Snapshot, list[str], bool]:
+        """Its numbers, what limps, and whether it refuses most of what is new. A little at a time."""
 
     def told(self) -> Telling:
         """What has happened since it was asked last."""
@@ -105,6 +109,7 @@ class Uplink:
         self._lost_last = asyncio.Event()
         self._notes: list[UpNote] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._counting = asyncio.Lock()
         self._prepared = 0
         """The reload that could be committed."""
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
@@ -113,7 +118,7 @@ class Uplink:
     async def start(self) -> None:
         await self._connect()
         self._every(BEAT, self._beat)
-        self._every(COUNTS, self._count)
+        self._every(COUNTS, self._count_again)
 
     async def close(self) -> None:
         """Says the last: settlements, and the final numbers."""
@@ -123,7 +128,7 @@ class Uplink:
             timer.cancel()
         for task in self._tasks:
             task.cancel()
-        self._count()
+        await self._count()
         self._flush()
         link = self._link
         if link is not None:
@@ -219,7 +224,7 @@ class Uplink:
 
     def _note(self, note: Welcome | Prepare | Commit | Abandon | Count | Judged) -> None:
         if isinstance(note, Count):
-            self._count(note.asked)
+            self._run(self._count, note.asked)
         elif isinstance(note, Judged):
             self._subject.judged(note)
         elif isinstance(note, Welcome):
@@ -253,9 +258,34 @@ class Uplink:
         self._gate.expire(now)
         self._shares.beat(now)
 
-    def _count(self, asked: int = 0) -> None:
-        snapshot, degraded, overloaded = self._subject.counted()
-        self.say(Numbers(snapshot, degraded, asked, overloaded, self._subject.told()))
+    def _count_again(self) -> None:
+        """Unless the last time is not over: who is starved shall not fall behind for ever."""
+        if not self._counting.locked():
+            self._run(self._count)
+
+    async def _count(self, asked: int = 0) -> None:
+        """One after the other, so that none overtakes an older one."""
+        async with self._counting:
+            with process.collections_rest():
+                snapshot, degraded, overloaded = await self._subject.counted()
+                packed = await self._packed(snapshot)
+                del snapshot
+            self.say(Numbers(packed, degraded, asked, overloaded, self._subject.told()))
+
+    async def _packed(self, snapshot: Snapshot) -> Snapshot:
+        """The same with every family encoded: of a thousand keys all at once would be ten milliseconds."""
+        parts: list[dict[str, Any]] = []
+        size = 0
+        for families in snapshot:
+            part: dict[str, Any] = {}
+            for name, found in families.items():
+                part[name] = msgspec.Raw(self._encode(found))
+                size += len(part[name])
+                if size > PIECE:
+                    size = 0
+                    await asyncio.sleep(0)
+            parts.append(part)
+        return Snapshot(*parts)
 
     def _every(self, seconds: float, act: Callable[[], None]) -> None:
         def again() -> None:

@@ -141,9 +141,9 @@ class Worker(Relay):
     def told(self) -> Telling:
         return self._teller.take()
 
-    def counted(self) -> tuple[Numbers, list[str], bool]:
+    async def counted(self) -> tuple[Numbers, list[str], bool]:
         self._batch.flush()
-        values, buckets = self._metrics.snapshot()
+        values, buckets = await self._metrics.copied()
         numbers = Numbers({**values, **gc_values()}, buckets)
         return numbers, self._degraded(), self._watch.is_unready()
 

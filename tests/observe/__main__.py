@@ -2,8 +2,9 @@
 
     python -m tests.observe --factor 60
 
-Prints which alert fired when, and whether every query of every dashboard found data. The exit code is 1 when one
-did not, when an alert that was due did not fire, or when another one did.
+Prints which alert fired when, whether every query of every dashboard found data, and what the overview said at two
+moments of which is known what it should say. The exit code is 1 when one found none, when an alert that was due did not
+fire, when another one did, or when the overview named anything else.
 """
 
 from __future__ import annotations
@@ -16,25 +17,39 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from deploy.grafana.__main__ import FOLDER
-from tests.observe import shipped
+from tests.observe import shipped, small
+from tests.observe.answers import Answers, answers
 from tests.observe.asked import Asked, empty, queries
 from tests.observe.faults import (
+    CALM,
     END,
     FAULTS,
+    FIRST,
     HEALED,
-    NOT_PLAYED,
     STANDING,
-    Stage,
+    STARVED,
     Subject,
     subject_of,
 )
-from tests.observe.place import Callers, fields, standing
+from tests.observe.place import Callers, Provider, fields, standing
+from tests.observe.stage import Stage
 from tests.observe.watchers import PAUSE, Prometheus, until
 from tests.rig import RelayProcess
 
 WORKERS = 2
 LAST = END + 12
 """Seconds: long enough for what the end of the relay must set off."""
+
+OFTEN_NEAR = {"hasty: rpm", "counted: rpm"}
+"""Keys that always ask for more than they may. Of two calls a minute half is free again after thirty seconds."""
+TRUTHS = (
+    (FIRST - 1, "nothing is wrong", set[str](), set[str](), False),
+    (
+        *(CALM - 1, "thinker is slow and spender has nearly used up its day", {"thinker"}),
+        *({"spender: requests_per_day"}, True),
+    ),
+)
+"""When, in words, and what the overview has to name then: upstreams, keys with their limits, whether users notice."""
 
 
 def tell(line: str) -> None:
@@ -61,6 +76,8 @@ class Play:
         self.fired: dict[tuple[str, str, str], Firing] = {}
         """By alert, subject and severity."""
         self.empty: list[str] = []
+        self.answers: list[Answers] = []
+        """At the moments of `TRUTHS`."""
 
     def now(self) -> float:
         return asyncio.get_running_loop().time() - self._began
@@ -76,14 +93,17 @@ class Play:
                 tell(f"{self.now():6.1f} s  {'begins' if begins else 'ends  '}  {fault.what}")
                 await (fault.begin if begins else fault.end)(self._stage)
             await self._look()
+            instance = "{}:{}".format(*self._stage.relay.admin)
+            if len(self.answers) < len(TRUTHS) and self.now() > TRUTHS[len(self.answers)][0]:
+                self.answers.append(await answers(self._asked, instance))
             if not asked and self.now() > HEALED - 5:
                 asked = True
-                self.empty = await empty(self._asked, "{}:{}".format(*self._stage.relay.admin))
+                self.empty = await empty(self._asked, instance)
             await asyncio.sleep(PAUSE)
 
     async def _look(self) -> None:
         firing = {
-            (labels["alertname"], subject_of(labels), labels["severity"])
+            (labels["alertname"], subject_of(labels, self._stage.names), labels["severity"])
             for labels in await self._asked.firing()
         }
         for which in sorted(firing - self.fired.keys()):
@@ -98,10 +118,15 @@ class Play:
 
     def _after(self, which: tuple[str, str, str]) -> str:
         """How long after its fault that is, here and with the rules as they are shipped."""
-        begins = [fault.begins for fault in FAULTS if which[:2] in (*fault.must, *fault.may)]
+        now = self.now()
+        begins = [
+            fault.begins
+            for fault in FAULTS
+            if which[:2] in (*fault.must, *fault.may) and fault.begins <= now
+        ]
         if not begins:
             return ""
-        after = self.now() - min(begins)
+        after = now - max(begins)
         return f", {after:.1f} s after its fault: as shipped, {after * self._factor / 60:.0f} min"
 
 
@@ -111,11 +136,15 @@ def judged(play: Play) -> list[str]:
     for (name, subject, _), firing in play.fired.items():
         fired[name, subject] = min(firing.since, fired.get((name, subject), firing.since))
     wrong = [f"found no data: {query}" for query in play.empty]
-    allowed: dict[Subject, float] = dict.fromkeys(STANDING, 0.0)
+    allowed: dict[Subject, float] = dict.fromkeys((*STANDING, *STARVED), 0.0)
     for fault in FAULTS:
         for each in (*fault.must, *fault.may):
             allowed[each] = min(fault.begins, allowed.get(each, fault.begins))
     wrong += [f"did not fire: {_words(due)}" for due in _due() if due not in fired]
+    for (_, when, slow, near, noticed), found in zip(TRUTHS, play.answers, strict=True):
+        said = (set(found.slow), set(found.near) - OFTEN_NEAR, found.noticed)
+        if said != (slow, near, noticed):
+            wrong.append(f"the overview does not say so when {when}: {'; '.join(found.lines())}")
     for which, since in fired.items():
         if which not in allowed:
             wrong.append(f"fired, and should not: {_words(which)} after {since:.1f} s")
@@ -133,15 +162,22 @@ def _words(subject: Subject) -> str:
 
 
 async def perform(factor: float, home: Path) -> Play:
+    steady = Provider()
     async with (
         standing() as providers,
-        RelayProcess(fields(providers, WORKERS), home / "relay") as relay,
+        steady.upstream,
+        RelayProcess(fields(providers, WORKERS), home / "large") as relay,
+        small.Small(small.fields(steady), home / "small") as other,
     ):
-        target = "{}:{}".format(*relay.admin)
-        async with Prometheus(home / "prometheus", {"relay": [target]}, factor) as prometheus:
-            callers = Callers(relay)
-            callers.usual()
-            stage = Stage(relay, providers, callers, Callers(relay))
+        visitors = small.Visitors(other)
+        stage = Stage(
+            *(relay, providers, Callers(relay), Callers(relay)),
+            *(other, steady, visitors, small.Visitors(other)),
+        )
+        targets = {"relay": list(stage.names)}
+        async with Prometheus(home / "prometheus", targets, factor) as prometheus:
+            stage.callers.usual()
+            visitors.usual()
             # Until it has scraped once it knows of no relay, and says so.
             await until(
                 lambda: prometheus.asked.values(
@@ -162,10 +198,10 @@ def main() -> int:
     tell(
         f"Every window and every `for` of the rules is divided by {factor:g}: 5m is {300 / factor:g} s."
     )
-    tell("Not played: " + ", ".join(NOT_PLAYED) + ".")
     with TemporaryDirectory() as folder:
         home = Path(folder)
-        (home / "relay").mkdir()
+        for name in ("large", "small"):
+            (home / name).mkdir()
         play = asyncio.run(perform(factor, home))
     wrong = judged(play)
     _summary(play)
@@ -188,6 +224,10 @@ def _summary(play: Play) -> None:
     tell(
         f"{count - len(play.empty)} of {count} queries of {len(list(FOLDER.glob('*.json')))} dashboards found data."
     )
+    for (at, when, *_), found in zip(TRUTHS, play.answers, strict=True):
+        tell(f"\nThe overview after {at:g} s, when {when}:")
+        for line in found.lines():
+            tell(f"  {line}")
 
 
 if __name__ == "__main__":

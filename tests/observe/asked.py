@@ -36,9 +36,9 @@ def variables(path: Path) -> Iterator[tuple[str, str]]:
 
 
 def substituted(query: str, values: Mapping[str, str], interval: str) -> str:
-    """As Grafana sends it: `$name` by its value, `.*` (All) if it has none."""
+    """As Grafana sends it: `$name` by its value, `.+` (All) if it has none."""
     query = query.replace("$__rate_interval", interval)
-    return re.sub(r"\$\{?(\w+)\}?", lambda found: values.get(found[1], ".*"), query)
+    return re.sub(r"\$\{?(\w+)\}?", lambda found: values.get(found[1], ".+"), query)
 
 
 class Asked:
@@ -57,9 +57,13 @@ class Asked:
 
     async def values(self, query: str) -> list[float]:
         """What a query finds now, but for what is no number."""
+        return [value for _, value in await self.rows(query)]
+
+    async def rows(self, query: str) -> list[tuple[dict[str, str], float]]:
+        """As `values`, with the labels of each."""
         data = await self.get(f"/api/v1/query?query={quote(query)}")
-        found = [float(each["value"][1]) for each in data["result"]]
-        return [value for value in found if not math.isnan(value)]
+        found = [(each["metric"], float(each["value"][1])) for each in data["result"]]
+        return [(labels, value) for labels, value in found if not math.isnan(value)]
 
     async def exemplars(self, series: str) -> set[str]:
         """The request ids that lead from a series to log lines."""

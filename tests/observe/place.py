@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import cycle
@@ -26,11 +26,16 @@ USAGE = {
 }
 
 
+TEMPO = {"slow": (1.0, 0.01), "busy": (0.1, 0.1), "endless": (0.02, 10.0)}
+"""By mood: seconds before the first event, and after each."""
+
+
 class Provider:
     """A scripted upstream with a mood, which may change at any time.
 
-    `well`, `slow` (a second to think), `busy` (nearly a second an answer), `failing` (500), `flaky` (500 to one in
-    seven), `throttling` (429 to one in three), `rejecting` (401), `brittle` (hangs up on one in ten).
+    `well`, `slow` (a second to think), `busy` (nearly a second an answer), `endless` (a minute an answer), `failing`
+    (500), `flaky` (500 to one in seven), `throttling` (429 to one in three), `rejecting` (401), `brittle` (hangs up on
+    one in ten).
     """
 
     def __init__(self, mood: str = "well") -> None:
@@ -57,7 +62,7 @@ class Provider:
         return self._answer(request)
 
     def _answer(self, request: Request) -> Script:
-        thinks, writes = {"slow": (1.0, 0.01), "busy": (0.1, 0.1)}.get(self.mood, (0.02, 0.005))
+        thinks, writes = TEMPO.get(self.mood, (0.02, 0.005))
         if not request.json().get("stream"):
             return [Pause(thinks), *say.plain(200, say.completion() | {"usage": USAGE})]
         steps: list[Step] = [Send(say.SSE_HEAD), Pause(thinks)]
@@ -85,7 +90,7 @@ PROVIDERS = (
 PRICE = {"input": 2, "cached_input": 1, "output": 8}
 
 
-def _key(name: str) -> str:
+def key_of(name: str) -> str:
     return f"sk-{name}-0123456789abcdefghijkl"
 
 
@@ -114,15 +119,16 @@ def fields(providers: dict[str, Provider], workers: int) -> Fields:
             "unlucky": model("unlucky", retry={"attempts": 2, "budget": "0.1%"}),
             "paced": model("paced", "spare"),
             "locked": model("locked", "spare"),
+            "sealed": model("locked"),
             "lost": model("lost", fallback=["chat"]),
         },
         [
-            {"id": "shop", "key": _key("shop"), "limits": {"rpm": 100_000, "tpm": 10_000_000}},
-            {"id": "trial", "key": _key("trial"), "expires": soon.isoformat(timespec="seconds")},
-            {"id": "spender", "key": _key("spender"), "limits": {"requests_per_day": 40}},
-            {"id": "saver", "key": _key("saver"), "limits": {"tokens_per_month": 10**9}},
-            {"id": "hasty", "key": _key("hasty"), "limits": {"rpm": 2, "concurrent": 100}},
-            {"id": "counted", "key": _key("counted"), "limits": {"rpm": 2, "shadow": True}},
+            {"id": "shop", "key": key_of("shop"), "limits": {"rpm": 100_000, "tpm": 10_000_000}},
+            {"id": "trial", "key": key_of("trial"), "expires": soon.isoformat(timespec="seconds")},
+            {"id": "spender", "key": key_of("spender"), "limits": {"requests_per_day": 40}},
+            {"id": "saver", "key": key_of("saver"), "limits": {"tokens_per_month": 10**9}},
+            {"id": "hasty", "key": key_of("hasty"), "limits": {"rpm": 2, "concurrent": 100}},
+            {"id": "counted", "key": key_of("counted"), "limits": {"rpm": 2, "shadow": True}},
         ],
         server={"workers": workers},
     )
@@ -142,15 +148,17 @@ class Callers:
     """People who call a relay again and again until they are told to stop. What comes of it is not theirs to judge."""
 
     def __init__(self, relay: RelayProcess) -> None:
-        self._relay = relay
+        self.relay = relay
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, model: str, key: str, count: int = 1, pause: float = 0.2, **more: Any) -> None:
         """So many at once, each `pause` seconds after its last answer."""
-        loop = asyncio.get_running_loop()
         for _ in range(count):
-            task = loop.create_task(self._call(model, key, pause, more))
-            self._tasks.add(task)
+            self.add(self._call(model, key, pause, more))
+
+    def add(self, calls: Coroutine[None, None, None]) -> None:
+        """Somebody who calls in a way of their own."""
+        self._tasks.add(asyncio.get_running_loop().create_task(calls))
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -162,7 +170,7 @@ class Callers:
         while True:
             # A relay that is stopped, or whose worker dies, is what some of this is about.
             with contextlib.suppress(OSError, EOFError, TimeoutError):
-                await chat(self._relay.address, key=_key(key), model=model, timeout=15, **more)
+                await chat(self.relay.address, key=key_of(key), model=model, timeout=15, **more)
             await asyncio.sleep(pause)
 
     def usual(self) -> None:
@@ -170,6 +178,7 @@ class Callers:
         for model in ("chat", "quick", "fragile", "thinker", "unlucky", "paced", "locked", "lost"):
             self.start(model, "shop", 2)
         self.start("narrow", "shop")
+        self.start("sealed", "shop", pause=2)
         self.start("chat", "shop", pause=0.5, stream=False)
         self.start("chat", "trial", pause=1)
         self.start("no-such-model", "shop", pause=1)

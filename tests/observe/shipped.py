@@ -102,8 +102,9 @@ def shorter_rules(path: Path, factor: float) -> str:
             rule["expr"] = re.sub(
                 r"\[(\w+)\]", lambda found: f"[{shorter(found[1], factor)}]", rule["expr"]
             )
-            if "for" in rule:
-                rule["for"] = shorter(rule["for"], factor)
+            for name in ("for", "keep_firing_for"):
+                if name in rule:
+                    rule[name] = shorter(rule[name], factor)
     return _text(whole)
 
 

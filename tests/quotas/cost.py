@@ -76,7 +76,7 @@ class Subject:
     def told(self) -> Telling:
         return Telling()
 
-    def counted(self) -> tuple[Snapshot, list[str], bool]:
+    async def counted(self) -> tuple[Snapshot, list[str], bool]:
         return Snapshot({}, {}), [], False
 
     async def welcomed(self, source: bytes | None) -> None:

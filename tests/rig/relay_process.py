@@ -69,6 +69,9 @@ def config(
 class RelayProcess:
     """One relay. `fields` is written as JSON, which is YAML."""
 
+    LONGEST_LINE = 1 << 22
+    """Bytes. About twice as much of what it says is taken from it before anybody reads it."""
+
     def __init__(
         self,
         fields: Fields | Path,
@@ -94,6 +97,9 @@ class RelayProcess:
         self._process: asyncio.subprocess.Process | None = None
         self._readers: list[asyncio.Task[None]] = []
         self._changed = asyncio.Condition()
+        self.read = asyncio.Event()
+        """Set while somebody reads what it says; cleared, its pipes fill up."""
+        self.read.set()
         self._open = 2
         self._ended = False
 
@@ -111,7 +117,7 @@ class RelayProcess:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            limit=1 << 22,
+            limit=self.LONGEST_LINE,
         )
         loop = asyncio.get_running_loop()
         self._readers = [
@@ -256,6 +262,7 @@ class RelayProcess:
     async def _read(self, stream: asyncio.StreamReader | None, take: Callable[[str], None]) -> None:
         assert stream is not None
         while line := await stream.readline():
+            await self.read.wait()
             async with self._changed:
                 take(line.decode("utf-8"))
                 self._changed.notify_all()
