@@ -63,8 +63,9 @@ bench: $(VENV)/.run ## measure the relay against nginx and every peer there is, 
 bench-peers: $(VENV)/.run ## install the peers that Debian, PyPI and npm have, each in its own environment
 	@$(PY) -m bench install $(ARGS)
 
-lock: $(VENV)/.dev ## resolve pyproject.toml anew into the three lock files
+lock: $(VENV)/.dev ## resolve pyproject.toml anew into the four lock files
 	@$(LOCK) --extra redis -o requirements.lock
+	@$(LOCK) --extra redis --extra otel -o requirements-otel.lock
 	@$(LOCK) --extra redis --extra build -o requirements-build.lock
 	@$(LOCK) --extra redis --extra dev -o requirements-dev.lock
 

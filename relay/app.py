@@ -328,9 +328,9 @@ class Relay:
             faults = [f"{config.path.name}: {type(error).__name__}"]
             over = partial(reload.let_go, made.principals, config.filed, {})
         else:
+            before = self._config.notices
             over = self._apply(snapshot)
-            digest, notices = config.digest[:12], list(config.notices)
-            log.info("reloaded", digest=digest, notices=notices, **made.difference)
+            reload.tell(before, made)
             self._seen.reloaded(made.difference)
         del made
         await asyncio.to_thread(over, self._pace)

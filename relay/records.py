@@ -38,7 +38,7 @@ Cause = Literal[
 class AttemptRecord:
     """One try of an upstream: `result` is a label of `relay_upstream_attempts_total`."""
 
-    __slots__ = ("at", "lasted", "ms", "result", "span", "upstream")
+    __slots__ = ("at", "host", "lasted", "ms", "port", "result", "span", "upstream")
 
     def __init__(
         self,
@@ -48,6 +48,8 @@ class AttemptRecord:
         at: float = 0.0,
         lasted: float = 0.0,
         span: int = 0,
+        host: str = "",
+        port: int = 0,
     ) -> None:
         self.upstream = upstream
         self.result = result
@@ -59,6 +61,9 @@ class AttemptRecord:
         """Seconds until its upstream was let go: of a stream until its end."""
         self.span = span
         """Its id in the call's trace; 0 without one."""
+        self.host = host
+        """Where it went: the upstream's own host and `port`, as `base_url` names them; "" if nobody told."""
+        self.port = port
 
 
 class CallRecord:
@@ -106,6 +111,8 @@ class CallRecord:
     admission: float | None = None
     """Receipt to the word of the quota authority that it may begin."""
     queue: float | None = None
+    waits: tuple[tuple[float, float], ...] = ()
+    """Of a call that queued: when each of its waits began, and how long it lasted. Together they are `queue`."""
     queued_at: str | None = None
     """The upstream in whose line it stood; of several the one it would have liked best."""
     ttft: float | None = None

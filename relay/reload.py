@@ -18,8 +18,11 @@ from relay.config import file
 from relay.config.keytable import KeyTable
 from relay.config.model import Config
 from relay.config.types import Section
+from relay.observe import logs
 from relay.snapshot import compile_keys
 from relay.upstream import tls
+
+log = logs.get("app")
 
 REST: Final = 0.0005
 """Seconds after each piece of work: about twice as long as the piece."""
@@ -57,6 +60,15 @@ class Prepared(NamedTuple):
     principals: Principals
     difference: dict[str, list[str]]
     """What it changes, by name."""
+
+
+def tell(before: list[str], made: Prepared) -> None:
+    """The new configuration is in force: what it changes, and its notices that were not among those `before`."""
+    new = made.config
+    for notice in new.notices:
+        if notice not in before:
+            log.warning("notice", notice=notice)
+    log.info("reloaded", digest=new.digest[:12], notices=list(new.notices), **made.difference)
 
 
 def always() -> bool:

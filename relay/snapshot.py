@@ -13,6 +13,7 @@ from relay.admission.gate import Need
 from relay.admission.principals import Principal, Principals
 from relay.call import Head
 from relay.chatbody import ChatBody
+from relay.config.keymodel import demo_id
 from relay.config.model import Config
 from relay.equipment import Demo, Memory, endpoints_of
 from relay.errors import ModelNotFound
@@ -74,7 +75,8 @@ class Snapshot:
         self.routes = routes_of(config, memory.routes, self.endpoints)
         self.demo_models = [name for name, route in self.routes.items() if route.pool.demo]
         if demo is not None and self.demo_models:
-            self.principals.add_demo(demo.key, self.demo_models)
+            id = demo_id(self.principals.__contains__)
+            self.principals.add_demo(demo.key, self.demo_models, id)
         self.scrub = Scrubber(
             [e.credential for found in self.endpoints.values() for e in found if e.credential],
             [e.host for found in self.endpoints.values() for e in found],

@@ -220,4 +220,6 @@ class Waits:
 
     def _waited(self, now: float) -> None:
         record = self.call.record
-        record.queue = (record.queue or 0.0) + now - self._queued
+        lasted = now - self._queued
+        record.queue = (record.queue or 0.0) + lasted
+        record.waits = (*record.waits, (self._queued - self.call.received, lasted))

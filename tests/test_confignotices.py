@@ -95,6 +95,43 @@ def test_what_will_not_serve_is_said(text: str) -> None:
     assert any(NOTICES[text] in notice for notice in notices(text))
 
 
+DEMO = "upstreams: {d: {kind: demo}}\nmodels: {m: {pool: [{upstream: d}]}}\n"
+HEARD = "observability.log_content: prompts and answers of {} are written to the log."
+NOBODY = "observability.log_content: there is no key {}."
+
+
+@pytest.mark.parametrize(
+    ("text", "named", "says"),
+    [
+        (DEMO, "demo", HEARD.format("'demo'")),
+        (DEMO + f"keys: [{{id: demo, hash: '{HASH}'}}]\n", "demo-key", HEARD.format("'demo-key'")),
+        (DEMO + f"keys: [{{id: demo, hash: '{HASH}'}}]\n", "demo", HEARD.format("'demo'")),
+        ("models: {m: {static: x}}\n", "demo", NOBODY.format("'demo'")),
+        (DEMO + "keys: [{id: a}]\n", "a", NOBODY.format("'a'")),
+        (
+            DEMO + f"keys: [{{id: a-1, hash: '{HASH}'}}]\n",
+            "'a-*'",
+            NOBODY.format("'a-*'; ids are no patterns"),
+        ),
+    ],
+)
+def test_whose_contents_are_logged_is_said_of_just_those_whose_are(
+    text: str, named: str, says: str
+) -> None:
+    said = notices(f"{text}observability: {{log_content: [{named}]}}\n")
+
+    assert [notice for notice in said if "log_content" in notice] == [says]
+
+
+def test_of_those_whose_contents_are_logged_each_is_named() -> None:
+    ids = [f"k{n}" for n in range(5)]
+    entries = ", ".join(f"{{id: {id}, hash: 'sha256:{n:064x}'}}" for n, id in enumerate(ids))
+
+    said = notices(f"keys: [{entries}]\nobservability: {{log_content: [{', '.join(ids)}]}}\n")
+
+    assert HEARD.format("'k0', 'k1', 'k2', 'k3', 'k4'") in said
+
+
 def test_options_at_rest_are_not_named() -> None:
     said = notices("models: {m: {static: x}}\nkeys: [{id: a, limits: {usd_per_day: 5}}]\n")
 

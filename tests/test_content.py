@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.content import MOST, Content
+from tests.crew import several
 from tests.rig import KEY, RawClient, RelayProcess, Reset, Upstream, config, scenario
 from tests.rig import scripts as say
 from tests.rig.raw_client import chat_body, request
@@ -93,6 +94,9 @@ def named(upstream: Upstream, *ids: str) -> Fields:
     return config({"a": upstream}, keys=keys, observability={"log_content": list(ids)})
 
 
+WRITTEN = "observability.log_content: prompts and answers of {} are written to the log."
+
+
 def told(relay: RelayProcess) -> list[Line]:
     return [line for line in relay.lines if line["event"] == "content"]
 
@@ -155,6 +159,45 @@ async def test_a_reload_turns_it_on_and_off(tmp_path: Path) -> None:
                 await relay.call_of(await relay.chat())
 
             assert len(told(relay)) == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@scenario
+async def test_a_reload_that_adds_a_key_warns_again_and_one_that_adds_none_does_not(
+    tmp_path: Path, workers: int
+) -> None:
+    async with Upstream() as upstream:
+        fields = several(workers, named(upstream, "tester"))
+        async with RelayProcess(fields, tmp_path) as relay:
+            state = {"state": {"path": str(tmp_path / "state")}}
+            for number, ids in enumerate((["tester", "quiet"], ["tester", "quiet"])):
+                fields["observability"] = {"log_content": ids, "slow_first_token": f"{number + 1}s"}
+                relay.write(state | fields)
+                relay.reload()
+                await relay.nth_log(number, lambda line: line["event"] == "reloaded")
+
+            warned = [
+                (line["level"], line["notice"]) for line in relay.lines if line["event"] == "notice"
+            ]
+            assert warned == [
+                ("warning", WRITTEN.format("'tester'")),
+                ("warning", WRITTEN.format("'tester', 'quiet'")),
+            ]
+
+
+@scenario
+async def test_the_demo_key_is_named_and_heard_like_any_other(tmp_path: Path) -> None:
+    ids = {"log_content": ["demo", "demo*"]}
+    fields = config({"d": {"kind": "demo", "api_keys": []}}, keys=[], observability=ids)
+    async with RelayProcess(fields, tmp_path) as relay:
+        key = str(relay.ready["demo_key"])
+        await relay.chat(key=key, messages=[{"role": "user", "content": "who is there?"}])
+        line = await relay.log(lambda line: line["event"] == "content")
+
+        assert (line["key"], line["outcome"]) == ("demo", "ok")
+        assert "who is there?" in line["prompt"]
+        assert WRITTEN.format("'demo'") in relay.ready["notices"]
+        assert key not in json.dumps(told(relay))
 
 
 @scenario

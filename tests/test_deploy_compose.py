@@ -167,6 +167,22 @@ def test_redis_forgets_nothing() -> None:
     assert "redis:/data" in SERVICES["redis"]["volumes"]
 
 
+def test_redis_answers_other_containers_whoever_built_its_image() -> None:
+    # Without a password it answers nobody but its own host, unless it is told.
+    command = SERVICES["redis"]["command"]
+
+    assert command[command.index("--protected-mode") + 1] == "no"
+    assert "ports" not in SERVICES["redis"]
+
+
+def test_nginx_may_take_a_low_port_without_root_and_without_a_capability() -> None:
+    site = (DEPLOY / "nginx" / "relay.conf").read_text("utf-8")
+    (port,) = re.findall(r"(?m)^    listen (\d+);", site)
+
+    assert SERVICES["nginx"]["sysctls"] == {"net.ipv4.ip_unprivileged_port_start": 0}
+    assert int(port) < 1024
+
+
 def test_prometheus_asks_the_relay_with_the_token_it_is_given() -> None:
     written = (DEPLOY / "prometheus" / "prometheus.yaml").read_text("utf-8")
 

@@ -98,12 +98,34 @@ def test_everything_that_is_copied_is_let_in_and_nothing_else() -> None:
 def test_the_wheel_is_made_with_what_the_tests_run_on() -> None:
     versions = [
         dict(re.findall(r"(?m)^([\w.-]+)==(\S+)", (ROOT / name).read_text("utf-8")))
-        for name in ("requirements.lock", "requirements-build.lock", "requirements-dev.lock")
+        for name in (
+            "requirements.lock",
+            "requirements-otel.lock",
+            "requirements-build.lock",
+            "requirements-dev.lock",
+        )
     ]
-    run, build, dev = versions
+    run, traces, build, dev = versions
 
     assert run.items() <= build.items() <= dev.items()
+    assert run.items() <= traces.items() <= dev.items()
     assert {"mypy", "setuptools"} <= build.keys()
+
+
+def test_what_sends_traces_is_in_the_image_of_those_who_ask_for_it() -> None:
+    locks = {
+        name: set(re.findall(r"(?m)^opentelemetry[\w-]*", (ROOT / name).read_text("utf-8")))
+        for name in ("requirements.lock", "requirements-otel.lock")
+    }
+
+    assert [rest for name, rest in INSTRUCTIONS if name == "ARG"] == [
+        "RELAY_COMPILE=1",
+        "RELAY_OTEL=0",
+    ]
+    assert locks["requirements.lock"] == set()
+    assert {"opentelemetry-sdk", "opentelemetry-exporter-otlp-proto-http"} <= locks[
+        "requirements-otel.lock"
+    ]
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -51,7 +51,7 @@ def test_a_silent_stream_outlives_every_patience_of_nginx() -> None:
         ("proxy_buffering", "off"),
         ("proxy_cache", "off"),
         ("gzip", "off"),
-        ("proxy_next_upstream", "off"),
+        ("proxy_next_upstream", "error timeout"),
         ("proxy_set_header X-Real-IP", "$remote_addr"),
         ("proxy_set_header X-Forwarded-For", "$proxy_add_x_forwarded_for"),
     ],

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
+import pytest
+
 from tests.rig import (
+    Close,
     End,
     Gate,
     RawClient,
@@ -20,7 +24,7 @@ from tests.rig import (
 from tests.rig import scripts as say
 from tests.rig.nginx import Nginx
 from tests.rig.raw_client import chat, chat_body, get, request
-from tests.rig.scripts import Script
+from tests.rig.scripts import Script, Step
 
 CHAT = request("POST", "/v1/chat/completions", chat_body())
 
@@ -139,3 +143,48 @@ async def test_many_calls_share_kept_connections(tmp_path: Path) -> None:
 
         assert {item.status for item in answers} == {200}
         assert upstream.connections == 1
+
+
+@scenario
+async def test_of_two_relays_one_may_stop_and_nobody_notices(tmp_path: Path) -> None:
+    homes = [tmp_path / "1", tmp_path / "2"]
+    for home in homes:
+        home.mkdir()
+    async with (
+        Upstream() as one,
+        Upstream() as other,
+        RelayProcess(config({"a": one}), homes[0]) as first,
+        RelayProcess(config({"a": other}), homes[1]) as second,
+        Nginx(first.address, tmp_path / "nginx", second.address) as nginx,
+        await RawClient.connect(nginx.address) as client,
+    ):
+        one.then([*say.sse(say.EVENTS[:3], Gate("here")), *say.sse(say.EVENTS[3:])[1:]])
+        await client.send(CHAT)
+        held = await one.exchange()
+        await held.reached("here")
+        first.signal(signal.SIGTERM)
+        await first.log(lambda line: line["event"] == "draining")
+        during = await asyncio.gather(*(chat(nginx.address) for _ in range(50)))
+        held.open("here")
+        ended = await client.rest()
+        await first.exit()
+        after = [await chat(nginx.address) for _ in range(50)]
+
+        assert ended.end is End.CLEAN
+        assert {(item.status, item.end) for item in [*during, *after]} == {(200, End.CLEAN)}
+        assert (len(one.exchanges), len(other.exchanges)) == (1, 100), "nobody was asked twice"
+
+
+@pytest.mark.parametrize("end", [Close(), Reset()])
+@scenario
+async def test_a_call_that_was_handed_over_is_not_handed_to_another_relay(
+    tmp_path: Path, end: Step
+) -> None:
+    async with Upstream([end]) as first, Upstream([end]) as second:
+        here = [("127.0.0.1", relay.port) for relay in (first, second)]
+        async with Nginx(here[0], tmp_path / "nginx", here[1]) as nginx:
+            answer = await chat(nginx.address)
+
+        assert (answer.status, answer.error["code"]) == (503, "relay_unavailable")
+        assert answer.headers["x-should-retry"] == "true"
+        assert len(first.exchanges) + len(second.exchanges) == 1

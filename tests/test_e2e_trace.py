@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.collector import Collector, Span
-from tests.crew import several, spread, worker_of
+from tests.crew import HELD, begun, narrow, several, shown, spread, worker_of
 from tests.rig import Gate, RawClient, RelayProcess, Reset, Upstream, config, scenario
 from tests.rig import scripts as say
 from tests.rig.raw_client import KEY, chat_body, request
@@ -115,6 +115,39 @@ async def test_a_stream_that_runs_is_a_span_until_its_end(tmp_path: Path) -> Non
         assert answered * 1e9 < attempt.end - attempt.start
         told = exchange.request.headers["traceparent"]
         assert told == f"00-{call.trace_id}-{attempt.id}-01"
+
+
+@scenario
+async def test_a_wait_in_the_queue_is_a_span_between_the_admission_and_the_attempt(
+    tmp_path: Path,
+) -> None:
+    waiting = request("POST", "/v1/chat/completions", chat_body(), headers={"traceparent": SAMPLED})
+    async with (
+        Collector() as collector,
+        Upstream(HELD) as upstream,
+        RelayProcess(config({"a": narrow(upstream, 1, line=1)}), tmp_path, collector.env) as relay,
+        await RawClient.connect(relay.address) as first,
+        await RawClient.connect(relay.address) as second,
+    ):
+        await begun(first)
+        await second.send(waiting)
+        await shown(relay, 'relay_queue_depth{upstream="a"}', 1)
+        upstream.exchanges[0].open("end")
+        await first.rest()
+        await second.head()
+        (await upstream.exchange(1)).open("end")
+        line = await relay.call_of(await second.rest())
+        spans = await collector.trace(TRACE, 4)
+        others = [span.name for span in collector.spans if span.trace_id != TRACE]
+
+        admission, queue = by_kind(spans, INTERNAL)
+        (call,), (attempt,) = by_kind(spans, SERVER), by_kind(spans, CLIENT)
+        assert (queue.name, queue.parent, queue.failed) == ("queue", call.id, False)
+        assert abs((queue.end - queue.start) / 1e6 - line["queue_ms"]) < 0.01
+        assert admission.end <= queue.start < queue.end <= attempt.start
+        assert "queue" not in others
+        assert attempt.attributes["server.address"] == "127.0.0.1"
+        assert attempt.attributes["server.port"] == upstream.port
 
 
 @scenario

@@ -28,6 +28,7 @@ from relay.admission.principals import (
     key_digest,
     nano_dollars,
 )
+from relay.config.keymodel import demo_id
 from relay.config.keytable import FiledKey, FormerHash, KeyTable, Plan
 from relay.errors import AddressNotAllowed, InvalidKey, NoKey
 from tests.quota_rig import Group, Limits
@@ -250,7 +251,7 @@ def test_the_demo_key_works_from_loopback(address: str) -> None:
 def test_the_demo_key_makes_way_for_a_configured_key_of_its_name() -> None:
     keys = table(Key(id="demo"))
 
-    demo = keys.add_demo("sk-demo", ["*"])
+    demo = keys.add_demo("sk-demo", ["*"], demo_id(keys.__contains__))
 
     assert demo.id == "demo-key"
     assert keys.authenticate(bearer(KEY), None, NOON).id == "demo"
@@ -404,7 +405,9 @@ def test_keys_of_files_count_and_are_found_by_id_before_they_call() -> None:
 def test_the_demo_key_makes_way_for_a_key_of_a_file() -> None:
     found = Principals((), Filed(Key("demo")))
 
-    assert found.add_demo("sk-demo", ["m"]).id == "demo-key"
+    demo = found.add_demo("sk-demo", ["m"], demo_id(found.__contains__))
+
+    assert demo.id == "demo-key"
 
 
 def test_whoever_was_let_go_is_not_found_again() -> None:

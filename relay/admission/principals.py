@@ -226,9 +226,7 @@ class Principals:
             self.by_digest[digest] = principal
 
     def add_demo(self, key: str, models: Sequence[str], id: str = "demo") -> Principal:
-        """Let `key` in for `models`, from loopback only; it makes way for a configured key's id."""
-        while id in self:
-            id += "-key"
+        """Let `key` in for `models`, from loopback only. `id` must be free."""
         principal = Principal(id, key_digest(key), models=models, demo=True)
         self.add(principal)
         return principal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Literal
 
 from pydantic import Field
@@ -86,6 +87,14 @@ class KeyConfig(Section):
         """The SHA-256 of the key; None if the entry is left out."""
         key = self.key.get_secret_value() if self.key is not None else ""
         return self.hash or (hashlib.sha256(key.encode()).digest() if key else None)
+
+
+def demo_id(taken: Callable[[str], bool]) -> str:
+    """The id of the key that the relay makes up for the demo: it makes way for a configured key's."""
+    id = "demo"
+    while taken(id):
+        id += "-key"
+    return id
 
 
 class GroupConfig(Section):

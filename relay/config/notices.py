@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Final, NamedTuple
 
-from relay.config.keymodel import KeyConfig, Limits
+from relay.config.keymodel import KeyConfig, Limits, demo_id
 from relay.config.keytable import STEP, FiledLimits, KeyTable, Plan, Use
 from relay.config.model import Config
 from relay.config.types import SHORTEST_KEY
@@ -136,15 +136,21 @@ def _left_out(config: Config, filed: _Filed) -> Iterator[str]:
 
 
 def _answered_by_none_or_demo(config: Config, _: _Filed) -> Iterator[str]:
-    active = config.active_upstreams
     for name, model in config.models.items():
         if not model.pool:
             continue
-        kinds = {active[entry.upstream].kind for entry in model.pool if entry.upstream in active}
+        kinds = _kinds(config, name)
         if not kinds:
             yield f"models.{name} cannot be served: all its upstreams are left out."
         elif kinds == {"demo"}:
             yield f"models.{name} is served by the demo: a canned answer, no model."
+
+
+def _kinds(config: Config, name: str) -> set[str]:
+    """Of the upstreams that may serve the model."""
+    active = config.active_upstreams
+    pool = config.models[name].pool
+    return {active[entry.upstream].kind for entry in pool if entry.upstream in active}
 
 
 def _differ_in_one_account(config: Config, _: _Filed) -> Iterator[str]:
@@ -196,14 +202,24 @@ def _named_like_a_label(config: Config, filed: _Filed) -> Iterator[str]:
 
 
 def _logs_content(config: Config, filed: _Filed) -> Iterator[str]:
+    """Names each key that is heard, however many: this is no place for `and 3 more`."""
     named = dict.fromkeys(config.observability.log_content)
-    known = {key.id for key in config.keys}
-    unknown = [id for id in named if id not in known and filed.table.of_id(id) is None]
-    heard = _some(_quoted(id for id in named if id not in unknown))
+    known = {key.id for key in config.keys if key.digest is not None}
+
+    def is_known(id: str) -> bool:
+        return id in known or filed.table.of_id(id) is not None
+
+    demo = None
+    if any(_kinds(config, name) == {"demo"} for name in config.models):
+        demo = demo_id(is_known)
+    heard = [id for id in named if is_known(id) or id == demo]
+    unknown = [id for id in named if id not in heard]
     if heard:
-        yield f"observability.log_content: prompts and answers of {heard} are written to the log."
+        whose = ", ".join(_quoted(heard))
+        yield f"observability.log_content: prompts and answers of {whose} are written to the log."
     if unknown:
-        yield f"observability.log_content: there is no key {_some(_quoted(unknown))}."
+        hint = "; ids are no patterns" if any("*" in id for id in unknown) else ""
+        yield f"observability.log_content: there is no key {_some(_quoted(unknown))}{hint}."
 
 
 def _unpriced(config: Config, filed: _Filed) -> Iterator[str]:

@@ -47,6 +47,7 @@ class Exporter:
         "_exporter",
         "_lost",
         "_offered",
+        "_over",
         "_queue",
         "_refused",
         "_taken",
@@ -60,6 +61,8 @@ class Exporter:
         self._thread: threading.Thread | None = None
         self._exporter: Any = None
         self._closing = False
+        self._over = False
+        """The time of the last ones is up."""
         self._away = False
         # Each number has one writer, the loop or the thread, so that none needs a lock.
         self._offered = 0
@@ -97,9 +100,11 @@ class Exporter:
             return
         self._queue.put(None)
         thread.join(timeout)
-        if thread.is_alive() and self._exporter is not None:
-            # Ends its waiting between two tries.
-            self._exporter.shutdown()
+        if thread.is_alive():
+            self._over = True
+            if self._exporter is not None:
+                # Ends its waiting between two tries.
+                self._exporter.shutdown()
             thread.join(timeout / 10)
         if left := self._offered - self._taken:
             log.warning("traces_left", calls=left)
@@ -114,6 +119,8 @@ class Exporter:
             try:
                 if self._exporter is None:
                     resource, self._exporter = _prepare(self._env)
+                if self._over:
+                    return
                 taken = _send(self._exporter, resource, batch)
                 self._settle(len(batch), None if taken else "refused")
             except Exception as error:
@@ -195,7 +202,7 @@ def _send(exporter: Any, resource: Resource, batch: list[CallRecord]) -> bool:
         made(span, int(record.trace.trace_id, 16), ours=number > 0)
         for record in batch
         if record.trace is not None
-        for number, span in enumerate(spans_of(record, new_span()))
+        for number, span in enumerate(spans_of(record, new_span))
     ]
     result = exporter.export(spans)
     return bool(result == SpanExportResult.SUCCESS)

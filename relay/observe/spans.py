@@ -1,13 +1,18 @@
-"""What the trace of an ended call says: one span for the call, one for its admission, one for each attempt.
+"""What the trace of an ended call says: one span for the call, one for its admission, one for each wait in a queue, one
+for each attempt.
 
 Made from the call's record alone, after its end and in another thread: a call itself pays for an id and a header. Names
 of attributes are OpenTelemetry's (`gen_ai.*`, in development: https://github.com/open-telemetry/semantic-conventions-genai)
 or ours (`relay.*`, whose values are those of metrics and access log). Tokens are told once, by the attempt that
 served, as the convention wants it of the client of a model: else a backend that adds up would count them twice.
+
+Not told: `gen_ai.response.model`. Nobody here reads the `model` of an answer (`shapes.Chunk` has no such field), and
+reading it for a trace alone would cost every call.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 from relay.records import AttemptRecord, CallRecord
@@ -41,8 +46,8 @@ class Span(NamedTuple):
     """Why it failed; None if it did not."""
 
 
-def spans_of(record: CallRecord, admission: int) -> list[Span]:
-    """Those of a traced call, its own first. `admission` is a fresh id."""
+def spans_of(record: CallRecord, fresh: Callable[[], int]) -> list[Span]:
+    """Those of a traced call, its own first. `fresh` makes ids for those that no header has named."""
     trace = record.trace
     assert trace is not None, "it is traced"
     found = [_call(record, trace.span, trace.parent)]
@@ -52,8 +57,10 @@ def spans_of(record: CallRecord, admission: int) -> list[Span]:
     if waited is not None:
         error = record.reason if record.admission is None else None
         start, end = _times(record, 0.0, waited)
-        told: dict[str, Value] = {} if record.key is None else {"relay.key": record.key}
-        found.append(Span("admission", "internal", admission, trace.span, start, end, told, error))
+        told = _of(record, error)
+        found.append(Span("admission", "internal", fresh(), trace.span, start, end, told, error))
+    for wait in record.waits:
+        found.append(_wait(record, wait, fresh(), trace.span))
     for attempt in record.attempts:
         # An idle connection that died under a request is a part of the attempt that goes on.
         if attempt.span:
@@ -64,6 +71,23 @@ def spans_of(record: CallRecord, admission: int) -> list[Span]:
 def _times(record: CallRecord, at: float, lasted: float) -> tuple[int, int]:
     start = int(record.received * _NANO) + int(at * _NANO)
     return start, start + int(lasted * _NANO)
+
+
+def _wait(record: CallRecord, wait: tuple[float, float], id: int, parent: int) -> Span:
+    """One wait for a place at an upstream. It failed if it was the last thing that the call did."""
+    attempts = record.attempts
+    in_vain = wait is record.waits[-1] and not (attempts and attempts[-1].at > wait[0])
+    error = record.reason if in_vain else None
+    start, end = _times(record, *wait)
+    return Span("queue", "internal", id, parent, start, end, _of(record, error), error)
+
+
+def _of(record: CallRecord, error: str | None) -> dict[str, Value]:
+    """What the spans say in which a call waits for us."""
+    told: dict[str, Value] = {} if record.key is None else {"relay.key": record.key}
+    if error is not None:
+        told["error.type"] = error
+    return told
 
 
 def _call(record: CallRecord, id: int, parent: int) -> Span:
@@ -115,11 +139,13 @@ def _attempt(record: CallRecord, attempt: AttemptRecord, parent: int) -> Span:
         "relay.answer_seconds": attempt.ms / 1000,
         "gen_ai.provider.name": attempt.upstream,
     }
+    if attempt.host:
+        told["server.address"], told["server.port"] = attempt.host, attempt.port
     operation = OPERATIONS.get(record.operation)
     if operation is not None:
         told["gen_ai.operation.name"] = operation
     if attempt is record.attempts[-1] and record.upstream == attempt.upstream:
-        _serve(record, told)
+        _serve(record, attempt, told)
     error = None if attempt.result in _NO_FAULT else attempt.result
     if error is not None:
         told["error.type"] = error
@@ -130,8 +156,10 @@ def _attempt(record: CallRecord, attempt: AttemptRecord, parent: int) -> Span:
     return Span(name, "client", attempt.span, parent, start, end, told, error)
 
 
-def _serve(record: CallRecord, told: dict[str, Value]) -> None:
+def _serve(record: CallRecord, attempt: AttemptRecord, told: dict[str, Value]) -> None:
     """What only the attempt that served can say."""
+    if record.ttft is not None:
+        told["gen_ai.response.time_to_first_chunk"] = attempt.ms / 1000
     if record.served_model is not None:
         told["gen_ai.request.model"] = record.served_model
     if record.upstream_request_id is not None:

@@ -165,8 +165,9 @@ class Attempt:
         """`received`: when its call came in, seconds of the loop's clock."""
         started, now = self.started, monotonic()
         ms = ((self.first_event or now) - started) * 1000
-        name, result = self.member.endpoint.name, self.result or "ok"
-        return AttemptRecord(name, result, ms, started - received, now - started, self.request.span)
+        at, result, span = self.member.endpoint, self.result or "ok", self.request.span
+        begun, lasted = started - received, now - started
+        return AttemptRecord(at.name, result, ms, begun, lasted, span, at.host, at.port)
 
     # -- timers.Timed --
 

@@ -16,12 +16,9 @@ from relay.admission.principals import Principals
 from relay.config import file
 from relay.config.model import Config
 from relay.following import Still
-from relay.observe import logs
 from relay.snapshot import Snapshot
 from relay.workers.members import Member, Members
 from relay.workers.messages import Abandon, Commit, Prepare, Welcome
-
-log = logs.get("app")
 
 PREPARE_WAIT = 60.0
 """Seconds a worker has to read a configuration."""
@@ -78,8 +75,7 @@ class Reloading:
             return faults
         over = subject.apply(snapshot, source)
         await self._commit(source)
-        digest, notices = new.digest[:12], list(new.notices)
-        log.info("reloaded", digest=digest, notices=notices, **made.difference)
+        reload.tell(old.notices, made)
         subject.reloaded(made.difference)
         del made, old
         await asyncio.to_thread(over, pace)

@@ -67,12 +67,17 @@ def _site(port: int, tls: tuple[int, Path] | None) -> str:
 
 
 def _lay_out(
-    relay: Address, port: int, home: Path, *, compose: bool, tls: tuple[int, Path] | None
+    relays: tuple[Address, ...],
+    port: int,
+    home: Path,
+    *,
+    compose: bool,
+    tls: tuple[int, Path] | None,
 ) -> Path:
     """Writes the configuration. Returns its main file."""
     sites, main = home / "relay", home / "nginx.conf"
     sites.mkdir(parents=True)
-    there = f"server 127.0.0.1:{relay[1]};"
+    there = " ".join(f"server 127.0.0.1:{relay[1]};" for relay in relays)
     if compose:
         upstream = _with("compose-upstream.conf", {"server 172.30.64.3:8080;": there})
         text = (FILES / "nginx.conf").read_text("utf-8").replace(" /tmp/", f" {home}/")
@@ -89,14 +94,20 @@ class Nginx:
     """nginx in front of a relay. `stop()` of the relay leaves it running."""
 
     def __init__(
-        self, relay: Address, home: Path, *, compose: bool = False, tls: Path | None = None
+        self,
+        relay: Address,
+        home: Path,
+        *more: Address,
+        compose: bool = False,
+        tls: Path | None = None,
     ) -> None:
-        """`compose`: with the files that compose.yaml mounts. `tls`: a folder with what the lines marked TLS name."""
+        """`more`: further relays beside the first. `compose`: with the files that compose.yaml mounts. `tls`: a folder
+        with what the lines marked TLS name."""
         self.address: Address = ("127.0.0.1", free_port())
         self.tls_port = free_port()
         self.said = ""
         """Its access log, once it has ended."""
-        self._relay = relay
+        self._relays = (relay, *more)
         self._home = home
         self._compose = compose
         self._tls = None if tls is None else (self.tls_port, tls)
@@ -105,7 +116,7 @@ class Nginx:
     async def __aenter__(self) -> Self:
         program = binary()
         main = _lay_out(
-            *(self._relay, self.address[1], self._home), compose=self._compose, tls=self._tls
+            *(self._relays, self.address[1], self._home), compose=self._compose, tls=self._tls
         )
         where = ("-p", str(self._home), "-c", str(main), "-e", "stderr")
         command = (program, *where, "-g", ALONE)
