@@ -14,7 +14,7 @@ UNITS  := $(filter-out tests/test_e2e_% tests/test_workers% tests/test_bench%,$(
 
 # Tests wait more than they work, so there are more processes than CPUs; JOBS=0 is one test after the other, in one process.
 JOBS   ?= $(shell echo $$((2 * $$(nproc 2>/dev/null || echo 1))))
-PYTEST := -m pytest -n $(JOBS) --dist loadfile
+PYTEST := -m pytest -n $(JOBS) --dist worksteal
 
 # Debian's own Python is built with profile-guided optimisation, which a relay feels: prefer it.
 OLD_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
@@ -83,7 +83,7 @@ define RELAY
 #!/bin/sh
 root='$(CURDIR)'
 compiled="$$root/$(COMPILED)"
-if [ -e "$$compiled/.done" ] && [ -z "$$(find "$$root/relay" -name '*.py' -newer "$$compiled/.done" | head -n 1)" ]; then
+if [ -e "$$compiled/.done" ] && [ -z "$$(find "$$root/relay" -type f ! -name '*.pyc' -newer "$$compiled/.done" | head -n 1)" ]; then
 	PYTHONPATH="$$compiled$${PYTHONPATH:+:$$PYTHONPATH}"
 	export PYTHONPATH
 fi
@@ -122,7 +122,7 @@ $(VENV)/.run: requirements.lock | $(PY)
 $(VENV)/.dev: requirements-dev.lock | $(PY)
 	$(call install,requirements-dev.lock)
 
-$(COMPILED)/.done: setup.py pyproject.toml $(shell find relay -name '*.py') | $(VENV)/.dev
+$(COMPILED)/.done: setup.py pyproject.toml $(shell find relay -type f ! -name '*.pyc') | $(VENV)/.dev
 	@rm -rf $(COMPILED) .cache/build && mkdir -p $(COMPILED)
 	@echo 'compiling: about three minutes'
 	@RELAY_COMPILE=1 $(PY) setup.py --quiet build --build-base .cache/build --build-lib $(COMPILED) \

@@ -7,11 +7,15 @@ import json
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from tests.rig import End, Models, RelayProcess, chat, config, scenario
 from tests.rig import scripts as say
 from tests.rig.raw_client import Answer
 from tests.rig.sdks import SDKS, drive
 from tests.rig.upstream_process import UpstreamProcess
+
+pytestmark = pytest.mark.alone
 
 RATE = 50
 """Calls a second."""

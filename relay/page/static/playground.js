@@ -17,6 +17,7 @@ let said = () => "";
 let prompted = "";
 let asking = 0;
 let drawing = false;
+let calledWith = ""; // the key of the latest call
 
 const beside = () => `${location.protocol}//${location.hostname}:${told.data_port}`;
 const origin = () => told.public_url ?? beside();
@@ -61,6 +62,7 @@ async function findModels() {
   refresh();
   if (!key() || !told.data_port) return;
   if (blocked()) return tell(blocked(), { origin: origin() });
+  const answerIs = (...words) => calledWith !== key() && tell(...words); // else the call has the word
   try {
     const answer = await fetch(origin() + "/v1/models", {
       headers: { authorization: "Bearer " + key() },
@@ -69,12 +71,12 @@ async function findModels() {
     });
     const found = await answer.json();
     if (asked !== asking) return;
-    if (!answer.ok) return tell("said_error", { status: answer.status, message: found.error.message });
+    if (!answer.ok) return answerIs("said_error", { status: answer.status, message: found.error.message });
     list.replaceChildren(...found.data.map((model) => element("option", { value: model.id }, model.id)));
     list.disabled = !found.data.length;
-    tell(found.data.length ? "said_models" : "said_no_models", { models: count(found.data.length) });
+    answerIs(found.data.length ? "said_models" : "said_no_models", { models: count(found.data.length) });
   } catch {
-    if (asked === asking) tell(unreachable(), { origin: origin() });
+    if (asked === asking) answerIs(unreachable(), { origin: origin() });
   }
   refresh();
 }
@@ -85,6 +87,7 @@ async function send() {
   if (at("send").disabled) return;
   const mine = new Call(origin(), key(), body(), progress);
   call = mine;
+  calledWith = key();
   write(at("answer"), "");
   at("raw").replaceChildren();
   tell("said_asking");
