@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 from pathlib import Path
 
 import msgspec
@@ -20,17 +19,12 @@ from relay.page.facts import Answer, Finding, UpstreamStatus
 from tests.crew import several, started
 from tests.rig import RelayProcess, Stall, Upstream, config, scenario, within
 from tests.rig import scripts as say
+from tests.rig.foreign import free_port
 from tests.rig.relay_process import ROOT
 from tests.rig.scripts import Send
 from tests.rig.terminal import Terminal
 
 OFTEN = ("--interval", "0.1")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 def url(relay: RelayProcess) -> str:
