@@ -14,7 +14,7 @@ from tests.authority import Authority
 from tests.crew import about, limited, several, shown, storm
 from tests.redis_rig import RedisServer
 from tests.rig import RelayProcess, Upstream, config, get, scenario
-from tests.rig.foreign import free_port
+from tests.rig.ports import free_port
 from tests.rig.relay_process import Fields
 
 UP = 'relay_store_up{store="redis"}'

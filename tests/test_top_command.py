@@ -19,7 +19,7 @@ from relay.page.facts import Answer, Finding, UpstreamStatus
 from tests.crew import several, started
 from tests.rig import RelayProcess, Stall, Upstream, config, scenario, within
 from tests.rig import scripts as say
-from tests.rig.foreign import free_port
+from tests.rig.ports import free_port
 from tests.rig.relay_process import ROOT
 from tests.rig.scripts import Send
 from tests.rig.terminal import Terminal

@@ -23,7 +23,7 @@ from tests.faults.judged import Verdict, verdict
 from tests.faults.places import HOST, places
 from tests.faults.stage import AT_ONCE, Case, Cast, cases
 from tests.rig.deadlines import within
-from tests.rig.foreign import free_port
+from tests.rig.ports import free_port
 from tests.rig.raw_client import Address, RawClient, chat_body, request
 from tests.rig.relay_process import Fields
 from tests.rig.sdks import absent

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 from tests.observe import shipped
 from tests.observe.asked import Asked
 from tests.rig.deadlines import SCALE, within
-from tests.rig.foreign import free_port
+from tests.rig.ports import free_port
 from tests.rig.raw_client import Address, get
 from tests.rig.sdks import absent
 

@@ -27,7 +27,7 @@ from relay.observe.accesslog import AccessLog
 from relay.observe.linewriter import LineWriter
 from tests.page.cost import Page
 from tests.rig import Upstream, chat, config
-from tests.rig.foreign import free_port
+from tests.rig.ports import free_port
 from tests.rig.raw_client import Address, get
 
 OPEN = 11.0

@@ -22,7 +22,7 @@ from tests.quotas.forwarder import Forwarder
 from tests.redis_rig import RedisServer
 from tests.rig import RawClient, RelayProcess, Request, Upstream, config
 from tests.rig import scripts as say
-from tests.rig.foreign import free_port
+from tests.rig.ports import free_port
 from tests.rig.raw_client import chat_body, request
 from tests.rig.relay_process import Fields
 

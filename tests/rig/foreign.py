@@ -8,30 +8,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import random
 import re
-import socket
-from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 from tests.rig.deadlines import SCALE, within
+from tests.rig.ports import free_port
 from tests.rig.sdks import NODE, PACKAGES, TESTS, require
 
 SERVER = PACKAGES / "@copilotkit" / "aimock"
 FIXTURES = TESTS / "node" / "fixtures.json"
-
-
-def free_port() -> int:
-    """A port that was free a moment ago: this server cannot say which one it took for 0.
-
-    Not one of those that the system gives to whoever asks for any, hence to connections of other tests meanwhile.
-    """
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with socket.socket() as sock, suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            return port
 
 
 def alike(seen: object) -> str:

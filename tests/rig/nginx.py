@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.rig.deadlines import within
-from tests.rig.foreign import free_port
+from tests.rig.ports import free_port
 from tests.rig.raw_client import Address
 from tests.rig.relay_process import ROOT
 from tests.rig.sdks import absent
