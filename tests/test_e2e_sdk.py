@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from tests.rig import RelayProcess, Upstream, config, scenario
 from tests.rig import scripts as say
+from tests.rig.relay_process import Line
 from tests.rig.sdks import SDKS, Sdk, drive, require
 
 each_sdk = pytest.mark.parametrize("sdk", SDKS, ids=lambda sdk: sdk.name)
@@ -116,15 +118,24 @@ async def test_an_sdk_that_is_told_a_short_wait_comes_back_after_it(
         Upstream() as upstream,
         RelayProcess(config({"a": upstream}, None, keys), tmp_path) as relay,
     ):
-        while (await relay.chat(key="sk-slow-0123456789abcdef", stream=False)).status == 200:
-            pass
-        before = len(relay.calls)
+        ours: set[str] = set()
 
-        found = await drive(sdk, "plain", url(relay), key="sk-slow-0123456789abcdef")
+        def another_is_refused(line: Line) -> bool:
+            return line["outcome"] == "rate_limited" and line["request_id"] not in ours
 
+        async def keep_empty() -> None:
+            """Until the SDK has met the limit, however long it takes to start."""
+            while not any(map(another_is_refused, relay.calls)):
+                answer = await relay.chat(key="sk-slow-0123456789abcdef", stream=False)
+                ours.add(answer.headers["x-request-id"])
+
+        async with asyncio.TaskGroup() as together:
+            emptying = together.create_task(keep_empty())
+            found = await drive(sdk, "plain", url(relay), key="sk-slow-0123456789abcdef")
+            emptying.cancel()
+
+        await relay.call(another_is_refused)
         assert found["async"] == say.completion()
-        later = relay.calls[before:]
-        assert [line["outcome"] for line in later].count("rate_limited") >= 1
 
 
 @each_sdk
