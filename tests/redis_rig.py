@@ -13,6 +13,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -49,6 +50,14 @@ def binary() -> str:
     return found
 
 
+@cache
+def with_debug() -> tuple[str, ...]:
+    """The option that allows DEBUG to tests; Redis 6 asks for none, and would not know it."""
+    told = subprocess.run([binary(), "--version"], capture_output=True, text=True, check=True)
+    major = int(told.stdout.split(" v=")[1].split(".")[0])
+    return () if major < 7 else ("--enable-debug-command", "yes")
+
+
 class RedisServer:
     """One server on a socket in a folder of the test's, and on a port if one is given."""
 
@@ -69,8 +78,8 @@ class RedisServer:
                 binary(),
                 *("--port", str(self.port), "--unixsocket", str(self.socket)),
                 *("--dir", str(self.folder), "--save", "", "--loglevel", "warning"),
-                *("--logfile", str(self.folder / "log"), "--enable-debug-command", "yes"),
-                *self._options,
+                *("--logfile", str(self.folder / "log")),
+                *(*with_debug(), *self._options),
             ],
             stdin=subprocess.DEVNULL,
         )

@@ -204,7 +204,7 @@ async def test_tls_and_a_password_that_nobody_sees(tmp_path: Path) -> None:
 
 @scenario
 async def test_who_is_no_master_is_away(tmp_path: Path) -> None:
-    async with RedisServer(tmp_path / "redis", "--replicaof", "127.0.0.1 1") as server:
+    async with RedisServer(tmp_path / "redis", "--replicaof", "127.0.0.1", "1") as server:
         async with (
             Upstream() as upstream,
             RelayProcess(shared(server, upstream, rpm=10), tmp_path) as relay,

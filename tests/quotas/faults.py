@@ -65,8 +65,7 @@ class Site:
         self.second = RedisServer(
             folder / "second",
             *options,
-            "--replicaof",
-            f"127.0.0.1 {self.first.port}",
+            *("--replicaof", "127.0.0.1", str(self.first.port)),
             port=free_port(),
         )
         self.forwarder = Forwarder(self.first.port)
