@@ -20,6 +20,9 @@ WAIT = 10.0 * SCALE
 WHOLE = 60.0 * SCALE
 """Seconds a whole scenario may take."""
 
+EARLY = 0.005
+"""Seconds by which a timer may come before its time by another clock: the loop's own knows whole milliseconds."""
+
 P = ParamSpec("P")
 
 
