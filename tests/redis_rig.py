@@ -61,7 +61,7 @@ def with_debug() -> tuple[str, ...]:
 class RedisServer:
     """One server on a socket in a folder of the test's, and on a port if one is given."""
 
-    def __init__(self, folder: Path, *options: str, port: int = 0) -> None:
+    def __init__(self, folder: Path, *options: str, port: int = 0, sentinel: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         # A socket's path has 107 signs at the most, a test's folder may have more.
@@ -69,13 +69,14 @@ class RedisServer:
         self.socket = Path(self._home.name) / "socket"
         self.port = port
         self._options = options
+        self._sentinel = sentinel
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         self.socket.unlink(missing_ok=True)
         self._process = subprocess.Popen(
             [
-                binary(),
+                *(binary(), *self._mode()),
                 *("--port", str(self.port), "--unixsocket", str(self.socket)),
                 *("--dir", str(self.folder), "--save", "", "--loglevel", "warning"),
                 *("--logfile", str(self.folder / "log")),
@@ -90,6 +91,14 @@ class RedisServer:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(0.005)
                 raise AssertionError((self.folder / "log").read_text())
+
+    def _mode(self) -> tuple[str, ...]:
+        if not self._sentinel:
+            return ()
+        # It wants a file that it may write to, and wants it first.
+        file = self.folder / "sentinel.conf"
+        file.touch()
+        return (str(file), "--sentinel")
 
     @staticmethod
     def _answers(client: redis.Redis) -> bool:

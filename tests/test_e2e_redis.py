@@ -212,3 +212,60 @@ async def test_who_is_no_master_is_away(tmp_path: Path) -> None:
             line = await relay.log(about("quota_store_away"))
 
         assert line["reason"] == "readonly"
+
+
+@scenario
+async def test_a_sentinel_is_no_store(tmp_path: Path) -> None:
+    async with (
+        RedisServer(tmp_path / "redis", port=free_port(), sentinel=True) as sentinel,
+        Upstream() as upstream,
+        RelayProcess(on(at(sentinel), upstream, rpm=10), tmp_path) as relay,
+    ):
+        line = await relay.log(about("quota_store_away"))
+
+    assert line["reason"] == "sentinel"
+
+
+@scenario
+async def test_of_a_cluster_the_node_that_has_our_slot_is_a_store(tmp_path: Path) -> None:
+    async with (
+        AsyncExitStack() as stack,
+        Upstream() as upstream,
+        node(tmp_path / "lonely") as lonely,
+        node(tmp_path / "owner") as owner,
+        node(tmp_path / "other") as other,
+    ):
+        await asyncio.to_thread(joined, owner, other)
+        relays = []
+        for server in (lonely, owner, other):
+            fields = on(at(server), upstream, requests_per_day=1)
+            relays.append(await stack.enter_async_context(RelayProcess(fields, server.folder)))
+        first, second, third = relays
+
+        line = await first.log(about("quota_store_away"))
+        assert line["reason"] == "clusterdown"
+        line = await third.log(about("quota_store_away"))
+        assert line["reason"] == "moved"
+        await shown(second, UP, 1)
+        assert [(await second.chat()).status for _ in range(2)] == [200, 429]
+        assert not any(map(about("quota_store_away"), second.lines))
+
+
+def at(server: RedisServer) -> str:
+    return f"redis://127.0.0.1:{server.port}/0"
+
+
+def node(folder: Path) -> RedisServer:
+    """One of a cluster, which has no slot."""
+    options = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf")
+    return RedisServer(folder, *options, "--cluster-port", str(free_port()), port=free_port())
+
+
+def joined(owner: RedisServer, other: RedisServer) -> None:
+    """Returns when both are a cluster in which all slots are the owner's."""
+    bus = owner.client().config_get("cluster-port")["cluster-port"]
+    owner.client().cluster("ADDSLOTSRANGE", 0, 16383)
+    other.client().cluster("MEET", "127.0.0.1", owner.port, bus)
+    for client in (owner.client(), other.client()):
+        while client.cluster("INFO")["cluster_state"] != "ok":
+            pass

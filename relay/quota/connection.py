@@ -17,6 +17,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
+    ClusterDownError,
+    MovedError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -194,6 +196,8 @@ _REASONS: Final[tuple[tuple[type[BaseException], str], ...]] = (
     (BusyLoadingError, "loading"),
     (OutOfMemoryError, "out_of_memory"),
     (AuthenticationError, "password"),
+    (MovedError, "moved"),
+    (ClusterDownError, "clusterdown"),
     (ssl.SSLError, "tls"),
 )
 
