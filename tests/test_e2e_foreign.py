@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,15 @@ async def test_sdk_streams_are_event_for_event_what_the_server_sends(
         fields = config({"foreign": {"base_url": server.base_url}})
         async with RelayProcess(fields, tmp_path) as relay:
             through = "http://{}:{}/v1".format(*relay.address)
-            for prompt in PROMPTS:
-                direct = await drive(sdk, "stream", server.base_url, env={"PROMPT": prompt})
-                relayed = await drive(sdk, "stream", through, env={"PROMPT": prompt})
+            env = {"PROMPTS": json.dumps(PROMPTS)}
+            direct = await drive(sdk, "streams", server.base_url, env=env)
+            relayed = await drive(sdk, "streams", through, env=env)
 
-                for way in (
-                    ("sync", "async", "with_usage") if sdk.python else ("async", "with_usage")
-                ):
-                    assert len(direct[way]) > 3
-                    assert alike(relayed[way]) == alike(direct[way])
+    for prompt in PROMPTS:
+        assert relayed[prompt].keys() == direct[prompt].keys() >= {"async", "with_usage"}
+        for way, events in direct[prompt].items():
+            assert len(events) > 3
+            assert alike(relayed[prompt][way]) == alike(events)
 
 
 @scenario

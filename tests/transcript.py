@@ -25,11 +25,12 @@ async def compare(directory: Path) -> bool:
         fields = config({"foreign": {"base_url": server.base_url}})
         async with RelayProcess(fields, directory) as relay:
             through = "http://{}:{}/v1".format(*relay.address)
+            env = {"PROMPTS": json.dumps(PROMPTS)}
             for sdk in SDKS:
+                directly = await drive(sdk, "streams", server.base_url, env=env)
+                by_relay = await drive(sdk, "streams", through, env=env)
                 for prompt in PROMPTS:
-                    env = {"PROMPT": prompt}
-                    direct = (await drive(sdk, "stream", server.base_url, env=env))["async"]
-                    relayed = (await drive(sdk, "stream", through, env=env))["async"]
+                    direct, relayed = directly[prompt]["async"], by_relay[prompt]["async"]
                     equal = alike(direct) == alike(relayed)
                     same &= equal
                     say(f"{sdk.name}, {prompt!r}: {len(direct)} events directly,")

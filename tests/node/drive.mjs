@@ -12,7 +12,7 @@ const { version } = require(path.join(folder, "package.json"));
 const baseURL = process.env.BASE_URL;
 const apiKey = process.env.API_KEY;
 const model = process.env.MODEL ?? "m";
-const messages = [{ role: "user", content: process.env.PROMPT ?? "Say hello." }];
+const messages = [{ role: "user", content: "Say hello." }];
 const client = () => new OpenAI({ baseURL, apiKey });
 
 const failure = (error) => ({
@@ -37,6 +37,18 @@ const scenarios = {
     with_usage: await collect({ stream_options: { include_usage: true } }),
     models: (await client().models.list()).data.map((each) => each.id),
   }),
+  // Each of PROMPTS, a JSON list, in each way.
+  streams: async () => {
+    const found = {};
+    for (const prompt of JSON.parse(process.env.PROMPTS)) {
+      const said = { messages: [{ role: "user", content: prompt }] };
+      found[prompt] = {
+        async: await collect(said),
+        with_usage: await collect({ stream_options: { include_usage: true }, ...said }),
+      };
+    }
+    return found;
+  },
   plain: async () => {
     const { data, response } = await client()
       .chat.completions.create({ model, messages })

@@ -16,7 +16,7 @@ from typing import Any
 
 openai: Any = importlib.import_module("openai")
 
-MESSAGES = [{"role": "user", "content": os.environ.get("PROMPT", "Say hello.")}]
+MESSAGES = [{"role": "user", "content": "Say hello."}]
 MODEL = os.environ.get("MODEL", "m")
 CALL = {"model": MODEL, "messages": MESSAGES}
 
@@ -45,13 +45,13 @@ def failure(error: Exception) -> dict[str, Any]:
 
 
 def streamed(**more: Any) -> list[Any]:
-    with client().chat.completions.create(stream=True, **CALL, **more) as stream:
+    with client().chat.completions.create(stream=True, **CALL | more) as stream:
         return dumped(stream)
 
 
-async def async_streamed() -> list[Any]:
+async def async_streamed(**more: Any) -> list[Any]:
     async with async_client() as own:
-        stream = await own.chat.completions.create(stream=True, **CALL)
+        stream = await own.chat.completions.create(stream=True, **CALL | more)
         return dumped([item async for item in stream])
 
 
@@ -62,6 +62,19 @@ def stream() -> dict[str, Any]:
         "with_usage": streamed(stream_options={"include_usage": True}),
         "models": [model.id for model in client().models.list()],
     }
+
+
+def streams() -> dict[str, Any]:
+    """Each of `PROMPTS`, a JSON list, in each way."""
+    found = {}
+    for prompt in json.loads(os.environ["PROMPTS"]):
+        said = {"messages": [{"role": "user", "content": prompt}]}
+        found[prompt] = {
+            "sync": streamed(**said),
+            "async": asyncio.run(async_streamed(**said)),
+            "with_usage": streamed(stream_options={"include_usage": True}, **said),
+        }
+    return found
 
 
 def plain() -> dict[str, Any]:
@@ -148,6 +161,7 @@ def load() -> dict[str, Any]:
 
 SCENARIOS: dict[str, Callable[[], Any]] = {
     "stream": stream,
+    "streams": streams,
     "plain": plain,
     "broken": broken,
     "refused": refused,
