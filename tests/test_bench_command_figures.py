@@ -29,14 +29,15 @@ def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Bench:
     return Bench(tmp_path, capsys)
 
 
-def near(value: float, promised: float) -> bool:
+def near(value: float, promised: float, early: float = 3) -> bool:
     """Milliseconds; never before its time, but for what a timer may be early."""
-    return promised - 3 <= value <= promised + SLACK * 1000
+    return promised - early <= value <= promised + SLACK * 1000
 
 
 # --- what it measures -----------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 @scenario
 async def test_times_are_those_of_the_script(bench: Bench) -> None:
     async with Upstream(stream(0.05, 0.02)) as fast, Upstream(stream(0.3, 0.1)) as slow:
@@ -61,6 +62,7 @@ async def test_times_are_those_of_the_script(bench: Bench) -> None:
         assert found["fast"]["ttft_ms"]["p50"] < found["slow"]["ttft_ms"]["p50"]
 
 
+@pytest.mark.alone
 @scenario
 async def test_a_first_token_may_be_reasoning_and_is_no_role_and_no_comment(bench: Bench) -> None:
     thinks = say.delta({"reasoning_content": "hm"})
@@ -75,7 +77,9 @@ async def test_a_first_token_may_be_reasoning_and_is_no_role_and_no_comment(benc
         found = (await bench.figures("-n", "1"))["a"]
 
         assert near(found["ttft_ms"]["p50"], 150)
-        assert near(found["gap_ms"]["max"], 150)
+        assert near(found["gap_ms"]["max"], 150, early=100), (
+            "shorter if its beginning was read late"
+        )
 
 
 @scenario
