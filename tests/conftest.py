@@ -17,6 +17,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.page.browser import Chromium
+
 FOLDER = "RELAY_TESTS_TURNS"
 """The variable by which the first process of a run tells the others where the files are."""
 
@@ -59,3 +61,10 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Which test failed is told at once: of a run that somebody ends, or that hangs, it is all there is."""
     if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
         sys.stdout.write(f"\n{report.outcome}: {report.nodeid}, {report.when}\n")
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """One browser program for the tests of a file; each opens windows of its own."""
+    with Chromium(tmp_path_factory.mktemp("chromium")) as started:
+        yield started

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
@@ -16,12 +15,6 @@ from tests.rig.relay_process import Fields
 
 SIZES = ((1280, 900), (360, 740))
 GUISES = list(product(("status", "playground"), ("light", "dark"), SIZES))
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    with Chromium(tmp_path_factory.mktemp("chromium")) as started:
-        yield started
 
 
 async def unfolded(browser: Browser) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,13 @@ from relay import banner
 from tests.authority import Authority
 from tests.crew import several
 from tests.page.browser import Browser, Chromium
+from tests.page.visits import READY
 from tests.rig import KEY, RelayProcess, Upstream, config, get, scenario
 from tests.rig import scripts as say
 from tests.rig.nginx import Nginx
 from tests.rig.relay_process import Fields
 
-READY = "!document.getElementById('send').disabled"
 SAID = "document.getElementById('said').textContent"
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    with Chromium(tmp_path_factory.mktemp("chromium")) as started:
-        yield started
 
 
 def public(fields: Fields, url: str) -> Fields:

@@ -11,10 +11,10 @@ from relay.chatbody import decode
 from relay.usage import Usage
 from tests.calls import answer, called, fault, model, tries, upstreams
 from tests.plane import Plane, play
+from tests.resumed import FIRST, REST
 from tests.rig import scripts as say
 from tests.rig.raw_client import KEY
 from tests.rig.relay_process import Fields
-from tests.test_resume import FIRST, REST
 
 CHEAP = {"input": 1, "output": 2}
 DEAR = {"input": 10, "output": 20}
