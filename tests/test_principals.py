@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import sha256
@@ -13,64 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.admission.configured import (
-    NO_LIMITS,
-    AbortBilling,
-    FormerLike,
-    GroupLike,
-    LimitsLike,
-    Network,
-    OnRevoke,
-)
-from relay.admission.principals import (
-    Principal,
-    Principals,
-    key_digest,
-    nano_dollars,
-)
-from relay.config.keymodel import demo_id
-from relay.config.keytable import FiledKey, FormerHash, KeyTable, Plan
+from relay.admission.principals import Principal, key_digest, nano_dollars
 from relay.errors import AddressNotAllowed, InvalidKey, NoKey
-from tests.quota_rig import Group, Limits
+from tests.keytables import KEY, NOON, Key, Secret, bearer, table
 from tests.rig.relay_process import ROOT
-
-KEY = "sk-relay-0123456789"
-NOON = datetime(2030, 1, 1, 12, tzinfo=UTC).timestamp()
-
-
-@dataclass(frozen=True)
-class Secret:
-    text: str
-
-    def get_secret_value(self) -> str:
-        return self.text
-
-
-@dataclass(frozen=True)
-class Key:
-    id: str = "shop"
-    key: Secret | None = Secret(KEY)
-    hash: bytes | None = None
-    models: tuple[str, ...] = ("*",)
-    limits: LimitsLike = NO_LIMITS
-    expires: datetime | None = None
-    allow_ips: tuple[Network, ...] = field(default=())
-    abort_billing: AbortBilling = "delivered"
-    group: str | None = None
-    weight: float = 1
-    on_revoke: OnRevoke = "finish"
-    previous: tuple[FormerLike, ...] = ()
-
-
-GROUPS: dict[str, GroupLike] = {"team": Group(Limits())}
-
-
-def table(*keys: Key) -> Principals:
-    return Principals.build(keys, GROUPS)
-
-
-def bearer(key: str) -> bytes:
-    return b"Bearer " + key.encode()
 
 
 def test_a_configured_key_is_let_in_with_its_rights() -> None:
@@ -172,55 +117,6 @@ def test_an_expired_key_is_told_so_and_a_date_means_its_start() -> None:
 NETWORKS = (ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::/32"))
 
 
-@dataclass(frozen=True)
-class Former:
-    hash: bytes
-    until: datetime
-
-
-OLD = "sk-relay-before-0123456789"
-ROTATED = Key(previous=(Former(key_digest(OLD), datetime(2030, 1, 2, tzinfo=UTC)),))
-
-
-def test_a_rotated_key_is_one_principal_by_both_its_texts() -> None:
-    keys = table(ROTATED)
-
-    new = keys.authenticate(bearer(KEY), None, NOON)
-    old = keys.authenticate(bearer(OLD), None, NOON)
-
-    assert new is old
-    assert len(keys) == 1
-
-
-def test_the_text_before_a_rotation_is_refused_from_its_end_on_with_a_hint() -> None:
-    keys = table(ROTATED)
-
-    with pytest.raises(InvalidKey, match="replaced: use the new one") as refused:
-        keys.authenticate(bearer(OLD), None, NOON + 12 * 3600)
-
-    assert refused.value.key == "shop"
-    assert keys.authenticate(bearer(KEY), None, NOON + 12 * 3600).id == "shop"
-
-
-def test_a_key_of_a_file_is_one_principal_too_whichever_text_comes_first() -> None:
-    held = KeyTable()
-    former = FormerHash(key_digest(OLD), datetime(2030, 1, 2, tzinfo=UTC))
-    held.add(FiledKey("filed", key_digest(KEY), Plan(), previous=(former,)))
-    keys = Principals.build((), {}, held)
-
-    old = keys.authenticate(bearer(OLD), None, NOON)
-    new = keys.authenticate(bearer(KEY), None, NOON)
-
-    assert new is old
-    assert old.digest == key_digest(KEY)
-    assert keys.knows(key_digest(OLD))
-
-
-def test_the_text_before_a_rotation_is_nobody_elses_key() -> None:
-    with pytest.raises(ValueError, match="same key"):
-        table(ROTATED, Key(id="other", key=Secret(OLD)))
-
-
 @pytest.mark.parametrize("address", ["10.1.2.3", "2001:db8::1", "::ffff:10.1.2.3"])
 def test_an_allowed_address_gets_in(address: str) -> None:
     keys = table(Key(allow_ips=NETWORKS))
@@ -234,36 +130,6 @@ def test_an_allowed_address_gets_in(address: str) -> None:
 def test_any_other_address_is_refused(address: str | None) -> None:
     with pytest.raises(AddressNotAllowed):
         table(Key(allow_ips=NETWORKS)).authenticate(bearer(KEY), address, NOON)
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
-def test_the_demo_key_works_from_loopback(address: str) -> None:
-    keys = table()
-    keys.add_demo("sk-demo", ["deepseek-chat"])
-
-    principal = keys.authenticate(bearer("sk-demo"), address, NOON)
-
-    assert principal.demo
-    assert principal.allows("deepseek-chat")
-    assert not principal.allows("gpt-4o")
-
-
-def test_the_demo_key_makes_way_for_a_configured_key_of_its_name() -> None:
-    keys = table(Key(id="demo"))
-
-    demo = keys.add_demo("sk-demo", ["*"], demo_id(keys.__contains__))
-
-    assert demo.id == "demo-key"
-    assert keys.authenticate(bearer(KEY), None, NOON).id == "demo"
-
-
-@pytest.mark.parametrize("address", [None, "", "192.0.2.1", "0.0.0.0", "10.0.0.1", "fe80::1"])
-def test_the_demo_key_works_from_nowhere_else(address: str | None) -> None:
-    keys = table()
-    keys.add_demo("sk-demo", ["deepseek-chat"])
-
-    with pytest.raises(AddressNotAllowed):
-        keys.authenticate(bearer("sk-demo"), address, NOON)
 
 
 @pytest.mark.parametrize(
@@ -301,20 +167,6 @@ def test_verdicts_on_endless_model_names_take_bounded_memory() -> None:
     assert len(principal._allowed) <= 256
 
 
-def test_two_principals_share_neither_an_id_nor_a_key() -> None:
-    with pytest.raises(ValueError, match="id shop"):
-        table(Key(), Key(key=Secret("sk-other")))
-    with pytest.raises(ValueError, match="same key") as caught:
-        table(Key(), Key(id="twin"))
-
-    assert KEY not in str(caught.value)
-
-
-def test_a_key_of_an_unknown_group_is_no_key_without_group_limits() -> None:
-    with pytest.raises(ValueError, match="no group ghosts"):
-        table(Key(group="ghosts"))
-
-
 def test_nothing_that_is_printed_holds_the_key() -> None:
     keys = table(Key())
     principal = keys.authenticate(bearer(KEY), None, NOON)
@@ -347,74 +199,3 @@ def test_dollars_become_the_nano_dollars_the_admin_wrote(
     dollars: Decimal | float | None, nano: int | None
 ) -> None:
     assert nano_dollars(dollars) == nano
-
-
-# -- keys of files --
-
-
-class Filed:
-    """What a key file held, as the loader hands it over."""
-
-    def __init__(self, *keys: Key) -> None:
-        self.keys = {key_digest(key.id): key for key in keys}
-        self.expiring = [key for key in keys if key.expires is not None]
-
-    def __len__(self) -> int:
-        return len(self.keys)
-
-    def of_id(self, id: str) -> Key | None:
-        return self.keys.get(key_digest(id))
-
-    def of_digest(self, digest: bytes) -> Key | None:
-        return self.keys.get(digest)
-
-
-def test_a_key_of_a_file_is_compiled_when_it_calls_and_only_once() -> None:
-    found = Principals.build([], GROUPS, Filed(Key("filed", group="team", models=("a-*",))))
-    before = len(found.by_digest)
-
-    first = found.authenticate(b"Bearer filed", None, NOON)
-    again = found.authenticate(b"Bearer filed", None, NOON)
-
-    assert before == 0
-    assert first is again
-    assert (first.id, first.group, first.allows("a-1"), first.allows("b")) == (
-        *("filed", "team"),
-        *(True, False),
-    )
-    with pytest.raises(InvalidKey):
-        found.authenticate(b"Bearer file", None, NOON)
-
-
-def test_keys_of_files_count_and_are_found_by_id_before_they_call() -> None:
-    soon = datetime(2030, 1, 1, tzinfo=UTC)
-    found = Principals.build(
-        [Key("yaml", Secret(KEY), expires=soon)],
-        GROUPS,
-        Filed(Key("filed", expires=soon), Key("x")),
-    )
-
-    assert len(found) == 3
-    assert "yaml" in found
-    assert "filed" in found
-    assert "gone" not in found
-    assert [found.get(id) is None for id in ("yaml", "filed", "gone")] == [False, False, True]
-    assert list(found.expiries()) == [("yaml", soon.timestamp()), ("filed", soon.timestamp())]
-
-
-def test_the_demo_key_makes_way_for_a_key_of_a_file() -> None:
-    found = Principals((), Filed(Key("demo")))
-
-    demo = found.add_demo("sk-demo", ["m"], demo_id(found.__contains__))
-
-    assert demo.id == "demo-key"
-
-
-def test_whoever_was_let_go_is_not_found_again() -> None:
-    rests: list[int] = []
-    found = table(*(Key(f"k{number}", Secret(f"sk-{number:020d}")) for number in range(600)))
-
-    found.retire(lambda: rests.append(len(found.by_digest)))
-
-    assert rests == [344, 88, 0]
-    assert found.get("k1") is None
