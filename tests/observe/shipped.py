@@ -100,7 +100,9 @@ def shorter_rules(path: Path, factor: float) -> str:
         group.pop("interval", None)
         for rule in group["rules"]:
             rule["expr"] = re.sub(
-                r"\[(\w+)\]", lambda found: f"[{shorter(found[1], factor)}]", rule["expr"]
+                r"(?<=\[)\w+(?=\])|(?<=offset )\w+",
+                lambda found: shorter(found[0], factor),
+                rule["expr"],
             )
             for name in ("for", "keep_firing_for"):
                 if name in rule:
