@@ -122,7 +122,7 @@ def look(path: Path) -> sqlite3.Connection:
     connection = _open(path, "ro")
     try:
         connection.execute("PRAGMA schema_version").close()
-    except sqlite3.OperationalError as error:
+    except sqlite3.DatabaseError as error:
         connection.close()
         wal = Path(f"{path}-wal")
         if error.sqlite_errorcode & 0xFF not in _NO_INDEX or (wal.exists() and wal.stat().st_size):
