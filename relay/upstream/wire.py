@@ -11,6 +11,8 @@ back into the pool clean or is closed. Rules that hold here:
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from relay.chunked import SIZES, BadFraming, Chunked, size_of, whole_events
@@ -27,6 +29,9 @@ STALE_WITHIN: Final = 2.0
 trips of a far upstream, and a lost packet. Any later, the upstream had the request and may have worked on it."""
 ONE_WRITE: Final = 65536
 """Bytes up to which head and body are joined for one write."""
+
+_AT_ONCE: Final = struct.pack("ii", 1, 0)
+"""SO_LINGER: what was not sent is thrown away, and the peer is told of the end now."""
 
 _HEAD: Final = 0
 _CHUNKED: Final = 1
@@ -124,6 +129,8 @@ class Connection(asyncio.Protocol):
             self._state = _CLOSED
             self.pool.forget(self)
             if self.transport is not None:
+                if self.transport.get_write_buffer_size():
+                    _forget_unsent(self.transport)
                 self.transport.abort()
 
     def pause(self) -> None:
@@ -328,3 +335,12 @@ class Connection(asyncio.Protocol):
                 self._sipping = False
                 self.transport.set_protocol(self)
             self.pool.put(self)
+
+
+def _forget_unsent(transport: asyncio.Transport) -> None:
+    """Makes the end a reset. Else the kernel keeps what it has of a request, and offers it for minutes to a peer that
+    reads nothing.
+    """
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
