@@ -46,11 +46,14 @@ class Authority:
         self._run(
             *("req", "-x509", *_KEY, "-keyout", "authority.key", "-out", "authority.pem"),
             *("-days", "2", "-subj", "/CN=Authority of a test"),
+            # Python 3.13 asks for what the standard does: what a certificate may be used for, and who has signed it.
+            *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
         )
 
     def serving(self, names: str, *, expired: bool = False) -> ssl.SSLContext:
         """What a server needs that goes by these names: `DNS:a.test,IP:127.0.0.1`."""
-        (self._folder / "names").write_text(f"subjectAltName={names}\n")
+        extensions = f"subjectAltName={names}\nauthorityKeyIdentifier=keyid\n"
+        (self._folder / "names").write_text(extensions)
         self._run("req", *_KEY, "-keyout", "key", "-out", "request", "-subj", "/CN=upstream")
         start, end = ("20200101", "20200102") if expired else ("20200101", "20491231")
         self._run(

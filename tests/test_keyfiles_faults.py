@@ -65,7 +65,7 @@ def faults(folder: Path, *lines: str, **more: object) -> list[str]:
         ('["a"]', ":1:1: must be a JSON object, such as"),
         ('{"id": ' + "[" * 3000, ":1:1: is "),
         ('{"id": ' + "[" * 950 + "]" * 950 + "}", ":1:"),
-        ('{"id": ' + "[" * 3000 + "]" * 3000 + "}", ":1:1: is nested too deep"),
+        ('{"id": ' + "[" * 30_000 + "]" * 30_000 + "}", ":1:1: is nested too deep"),
         ('{"id": "a", "models": ["' + "m" * 70_000 + '"]}', ":1:1: is longer than 64 KiB"),
     ],
 )
