@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from relay.chunked import SIZES, BadFraming, Chunked, size_of, whole_events
@@ -129,8 +130,7 @@ class Connection(asyncio.Protocol):
             self._state = _CLOSED
             self.pool.forget(self)
             if self.transport is not None:
-                if self.transport.get_write_buffer_size():
-                    _forget_unsent(self.transport)
+                _forget_unsent(self.transport)
                 self.transport.abort()
 
     def pause(self) -> None:
@@ -338,9 +338,14 @@ class Connection(asyncio.Protocol):
 
 
 def _forget_unsent(transport: asyncio.Transport) -> None:
-    """Makes the end a reset. Else the kernel keeps what it has of a request, and offers it for minutes to a peer that
-    reads nothing.
+    """Makes the end a reset where something was not sent.
+
+    Else the kernel keeps what it has of a request, and offers it for minutes to a peer that reads nothing.
     """
+    # One that closes by itself has given its descriptor back: it may be another connection's by now.
+    if transport.is_closing() or not transport.get_write_buffer_size():
+        return
     sock = transport.get_extra_info("socket")
     if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        with suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
