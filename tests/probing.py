@@ -11,12 +11,11 @@ from random import Random
 from relay.upstream.breaker import State
 from relay.upstream.directory import Directory
 from relay.upstream.endpoint import Endpoint
-from relay.upstream.failures import Verdict, connect_refused
 from relay.upstream.probes import Probes
+from tests.endpoints import KEY, trip
 from tests.rig import Upstream, within
 from tests.rig import scripts as say
 
-KEY = "sk-live-Zq8Kw2Lm5Xr7Tb9Np3Vc6Yd1"
 GOOD = say.plain(200, {"object": "list", "data": []})
 INTERVAL = 10.0
 
@@ -84,10 +83,7 @@ async def scene(answer: float = 5.0) -> AsyncIterator[Scene]:
 
 
 def eject(endpoint: Endpoint, now: float) -> None:
-    """By so many failures in a row as it takes."""
-    for _ in range(5):
-        ticket = endpoint.begin(now)
-        endpoint.end(now, Verdict.FAILED, connect_refused(), ticket)
+    trip(endpoint, now)
     assert endpoint.state(now) == "open"
 
 

@@ -78,7 +78,7 @@ async def test_the_last_calls_are_folded_and_told_once_they_are_opened(
         assert any("client's fault 401" in row for row in rows)
         assert relay.calls[0]["request_id"] in await browser.text("#latest")
         await browser.click("#latest-shown summary")
-        await browser.until("document.getElementById('feed').dataset.state === 'live'")
+        await browser.until(LIVE)
         last = [each.url for each in await browser.requests() if "/events" in each.url][-1]
         assert "?" not in last
 

@@ -9,6 +9,7 @@ import pytest
 
 from tests.page.axe import violations
 from tests.page.browser import Browser, Chromium
+from tests.page.visits import LIVE, READY
 from tests.rig import KEY, RelayProcess, Upstream, chat, config, scenario
 from tests.rig import scripts as say
 from tests.rig.relay_process import Fields
@@ -24,10 +25,10 @@ async def unfolded(browser: Browser) -> None:
 async def filled(browser: Browser, url: str) -> None:
     """Both views have something of everything, and nothing is folded."""
     await browser.visit(url + "#playground")
-    await browser.until("document.getElementById('feed').dataset.state === 'live'")
+    await browser.until(LIVE)
     await unfolded(browser)
     await browser.type("#key", KEY)
-    await browser.until("!document.getElementById('send').disabled")
+    await browser.until(READY)
     await browser.click("#send")
     await browser.until("document.getElementById('raw').innerText.includes('[DONE]')")
     await browser.until("document.querySelector('#failures .badge')")

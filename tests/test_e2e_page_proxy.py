@@ -10,13 +10,11 @@ from relay import banner
 from tests.authority import Authority
 from tests.crew import several
 from tests.page.browser import Browser, Chromium
-from tests.page.visits import READY
+from tests.page.visits import READY, SAID
 from tests.rig import KEY, RelayProcess, Upstream, config, get, scenario
 from tests.rig import scripts as say
 from tests.rig.nginx import Nginx
 from tests.rig.relay_process import Fields
-
-SAID = "document.getElementById('said').textContent"
 
 
 def public(fields: Fields, url: str) -> Fields:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from tests.page.browser import Browser, Chromium
-from tests.page.visits import PRICED, ready_to_send, tile
+from tests.page.visits import PRICED, SAID, ready_to_send, tile
 from tests.rig import KEY, RelayProcess, Upstream, config, scenario
 from tests.rig import scripts as say
 from tests.rig.scripts import Gate
@@ -25,7 +25,7 @@ async def test_the_playground_streams_measures_and_tells_who_served(
         await ready_to_send(browser, relay)
         await browser.click("#send")
 
-        await browser.until("document.getElementById('said').textContent === 'Done.'")
+        await browser.until(f"{SAID} === 'Done.'")
         await browser.until(f"{tile('served_by')} === 'alpha'")
         assert await browser.text("#answer") == say.TEXT
         assert (await browser.run(f"return {tile('first_token')}")).endswith("ms")
@@ -47,7 +47,7 @@ async def test_the_events_are_shown_as_they_came_when_somebody_looks(
     ):
         await ready_to_send(browser, relay)
         await browser.click("#send")
-        await browser.until("document.getElementById('said').textContent === 'Done.'")
+        await browser.until(f"{SAID} === 'Done.'")
         folded = await browser.run("return document.getElementById('raw').childElementCount")
         await browser.click("#raw-shown summary")
         await browser.until("document.getElementById('raw').childElementCount > 0")
@@ -80,7 +80,7 @@ async def test_of_a_long_stream_the_latest_events_are_kept(
         await ready_to_send(browser, relay)
         await browser.click("#raw-shown summary")
         await browser.click("#send")
-        await browser.until("document.getElementById('said').textContent === 'Done.'")
+        await browser.until(f"{SAID} === 'Done.'")
         await browser.until(
             "document.getElementById('raw').lastElementChild.textContent.includes('[DONE]')"
         )
@@ -100,11 +100,11 @@ async def test_stop_cancels_the_call_upstream(tmp_path: Path, chromium: Chromium
     ):
         await ready_to_send(browser, relay)
         await browser.click("#send")
-        await browser.until("document.getElementById('said').textContent === 'Streaming…'")
+        await browser.until(f"{SAID} === 'Streaming…'")
 
         await browser.click("#stop")
 
-        await browser.until("document.getElementById('said').textContent.startsWith('Stopped')")
+        await browser.until(f"{SAID}.startsWith('Stopped')")
         await (await upstream.exchange()).left()
         line = await relay.call(lambda call: call.get("model") == "m")
         assert line["outcome"] == "client_cancelled"
@@ -120,12 +120,10 @@ async def test_an_error_is_told_with_the_relays_words(tmp_path: Path, chromium: 
         await ready_to_send(browser, relay)
         await browser.click("#send")
 
-        await browser.until(
-            "document.getElementById('said').textContent.includes('400: too <b>long</b>')"
-        )
+        await browser.until(f"{SAID}.includes('400: too <b>long</b>')")
         await browser.run("document.getElementById('key').value = ''")
         await browser.type("#key", "sk-wrong")
-        await browser.until("document.getElementById('said').textContent.startsWith('401')")
+        await browser.until(f"{SAID}.startsWith('401')")
         assert await browser.run("return document.getElementById('send').disabled")
 
 
@@ -140,7 +138,7 @@ async def test_nothing_leaves_the_two_ports_and_the_key_reaches_one(
     ):
         await ready_to_send(browser, relay)
         await browser.click("#send")
-        await browser.until("document.getElementById('said').textContent === 'Done.'")
+        await browser.until(f"{SAID} === 'Done.'")
         await browser.click("#language")
         await browser.click("#theme")
         await browser.click("#with-key")
@@ -198,7 +196,7 @@ async def test_everything_can_be_reached_and_sent_by_keyboard(
         )
         await browser.run("document.getElementById('prompt').focus()")
         await browser.press("\ue009", "\ue007")  # Control, Enter
-        await browser.until("document.getElementById('said').textContent === 'Done.'")
+        await browser.until(f"{SAID} === 'Done.'")
         await browser.run("document.activeElement.blur()")
         stops = []
         for _ in range(30):

@@ -10,7 +10,8 @@ from relay.errors import NoUpstream
 from relay.upstream.breaker import State
 from relay.upstream.failures import Effect, Failure, Retry, Verdict
 from relay.upstream.probes import AT_ONCE
-from tests.probing import GOOD, INTERVAL, KEY, eject, scene, state
+from tests.endpoints import KEY
+from tests.probing import GOOD, INTERVAL, eject, scene, state
 from tests.rig import Gate, Stall, Upstream, scenario
 from tests.rig import scripts as say
 

@@ -11,8 +11,9 @@ import pytest
 from relay.upstream import tls
 from tests.authority import Authority
 from tests.dials import dead_port
+from tests.endpoints import KEY
 from tests.plane import play
-from tests.probing import GOOD, KEY, scene
+from tests.probing import GOOD, scene
 from tests.rig import Close, Flood, Reset, Send, Stall, Upstream, scenario
 from tests.rig import scripts as say
 

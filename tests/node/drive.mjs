@@ -31,21 +31,21 @@ const collect = async (more = {}) => {
   return seen;
 };
 
+const inEachWay = async (more = {}) => ({
+  async: await collect(more),
+  with_usage: await collect({ stream_options: { include_usage: true }, ...more }),
+});
+
 const scenarios = {
   stream: async () => ({
-    async: await collect(),
-    with_usage: await collect({ stream_options: { include_usage: true } }),
+    ...(await inEachWay()),
     models: (await client().models.list()).data.map((each) => each.id),
   }),
   // Each of PROMPTS, a JSON list, in each way.
   streams: async () => {
     const found = {};
     for (const prompt of JSON.parse(process.env.PROMPTS)) {
-      const said = { messages: [{ role: "user", content: prompt }] };
-      found[prompt] = {
-        async: await collect(said),
-        with_usage: await collect({ stream_options: { include_usage: true }, ...said }),
-      };
+      found[prompt] = await inEachWay({ messages: [{ role: "user", content: prompt }] });
     }
     return found;
   },

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.page.browser import Browser, Chromium
 from tests.page.scene import Scene, key_of
+from tests.page.visits import READY
 from tests.rig.relay_process import ROOT
 
 DOCS = ROOT / "docs"
@@ -55,7 +56,7 @@ async def _status(browser: Browser, page: str) -> None:
 async def _played(browser: Browser, page: str) -> None:
     await browser.visit(page + "#playground")
     await browser.type("#key", key_of("research"))
-    await browser.until("!document.getElementById('send').disabled")
+    await browser.until(READY)
     await browser.click("#send")
     served = "document.querySelector('[data-name=served_by] dd')"
     await browser.until(f"{served} && {served}.textContent.length > 1")

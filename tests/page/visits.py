@@ -7,6 +7,8 @@ from tests.rig import KEY, RelayProcess
 
 PRICED = {"m": {"pool": [{"upstream": "alpha"}], "price": {"input": 1000, "output": 2000}}}
 LIVE = "document.getElementById('feed').dataset.state === 'live'"
+SAID = "document.getElementById('said').textContent"
+"""What the playground says of its call."""
 READY = "!document.getElementById('send').disabled"
 
 

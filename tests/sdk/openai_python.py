@@ -55,26 +55,24 @@ async def async_streamed(**more: Any) -> list[Any]:
         return dumped([item async for item in stream])
 
 
-def stream() -> dict[str, Any]:
+def in_each_way(**more: Any) -> dict[str, Any]:
     return {
-        "sync": streamed(),
-        "async": asyncio.run(async_streamed()),
-        "with_usage": streamed(stream_options={"include_usage": True}),
-        "models": [model.id for model in client().models.list()],
+        "sync": streamed(**more),
+        "async": asyncio.run(async_streamed(**more)),
+        "with_usage": streamed(stream_options={"include_usage": True}, **more),
     }
+
+
+def stream() -> dict[str, Any]:
+    return in_each_way() | {"models": [model.id for model in client().models.list()]}
 
 
 def streams() -> dict[str, Any]:
     """Each of `PROMPTS`, a JSON list, in each way."""
-    found = {}
-    for prompt in json.loads(os.environ["PROMPTS"]):
-        said = {"messages": [{"role": "user", "content": prompt}]}
-        found[prompt] = {
-            "sync": streamed(**said),
-            "async": asyncio.run(async_streamed(**said)),
-            "with_usage": streamed(stream_options={"include_usage": True}, **said),
-        }
-    return found
+    return {
+        prompt: in_each_way(messages=[{"role": "user", "content": prompt}])
+        for prompt in json.loads(os.environ["PROMPTS"])
+    }
 
 
 def plain() -> dict[str, Any]:
